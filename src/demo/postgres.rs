@@ -9,14 +9,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use super::builder::Builder;
 use super::ports::free_port;
 use super::process::{children, kill_family, wait_child, wait_until};
-use super::programs::{command, find_program, server_command, signal};
+use super::programs::{command, psql, server_command, signal};
 use super::scratch::Scratch;
 
 /// A running (or stopped) cluster of this process. All methods take `&self`: it can live in a static.
@@ -105,45 +105,7 @@ impl Postgres {
     /// # Errors
     /// What psql said.
     pub fn psql_in(&self, dbname: &str, sql: &str) -> io::Result<String> {
-        let none = || {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "psql is not on this machine: install PostgreSQL's client programs",
-            )
-        };
-        let mut psql = command(find_program("psql").ok_or_else(none)?);
-        psql.args([
-            "-AtXq",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-U",
-            "postgres",
-            "-d",
-            dbname,
-            "-p",
-            &self.port.to_string(),
-            "-h",
-        ]);
-        psql.arg(&self.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = psql.spawn()?;
-        let mut stdin = child.stdin.take().expect("psql's standard input is a pipe");
-        let out = std::thread::scope(|scope| {
-            // Beside the reading: both pipes may fill up. A psql that stops early closes this one, which is no news.
-            scope.spawn(move || drop(stdin.write_all(sql.as_bytes())));
-            child.wait_with_output()
-        })?;
-        if out.status.success() {
-            return Ok(String::from_utf8_lossy(&out.stdout)
-                .trim_end_matches('\n')
-                .to_owned());
-        }
-        Err(io::Error::other(format!(
-            "psql: {}",
-            String::from_utf8_lossy(&out.stderr).trim_end()
-        )))
+        psql(self.dir.as_os_str(), self.port, dbname, sql)
     }
 
     /// Adds a line to `postgresql.conf`, where the last of a name wins; [`Postgres::reload`] or a restart makes it count.

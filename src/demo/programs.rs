@@ -4,7 +4,7 @@
 //! so that a `PGHOST` in somebody's shell never sends us to a server that is not ours.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -91,6 +91,41 @@ pub(super) fn signal(name: &str, pids: &[u32]) -> io::Result<()> {
     ]);
     shell.args(pids.iter().map(u32::to_string));
     output(&mut shell).map(drop)
+}
+
+/// Runs SQL as `postgres` through `psql`, on a server or a pooler before it.
+pub(super) fn psql(host: &OsStr, port: u16, dbname: &str, sql: &str) -> io::Result<String> {
+    let none = "psql is not on this machine: install PostgreSQL's client programs";
+    let program =
+        find_program("psql").ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, none))?;
+    let mut psql = command(program);
+    psql.args([
+        "-AtXq",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-U",
+        "postgres",
+        "-d",
+        dbname,
+    ]);
+    psql.args(["-p", &port.to_string(), "-h"]).arg(host);
+    psql.stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = psql.spawn()?;
+    let mut stdin = child.stdin.take().expect("psql's standard input is a pipe");
+    let out = std::thread::scope(|scope| {
+        // Beside the reading: both pipes may fill up. A psql that stops early closes this one, which is no news.
+        scope.spawn(move || drop(stdin.write_all(sql.as_bytes())));
+        child.wait_with_output()
+    })?;
+    if out.status.success() {
+        return Ok(String::from_utf8_lossy(&out.stdout)
+            .trim_end_matches('\n')
+            .to_owned());
+    }
+    let said = String::from_utf8_lossy(&out.stderr);
+    Err(io::Error::other(format!("psql: {}", said.trim_end())))
 }
 
 /// Runs a server's program as the account that may run it, in a folder which that account can enter.

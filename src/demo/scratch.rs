@@ -82,6 +82,14 @@ impl Scratch {
         (number, self.root.join(number.to_string()))
     }
 
+    /// A directory of this name, which the guard can remove.
+    pub(super) fn make_dir(&self, name: &str) -> io::Result<PathBuf> {
+        let dir = self.root.join(name);
+        DirBuilder::new().mode(0o755).create(&dir)?;
+        self.account.map_or(Ok(()), |account| account.own(&dir))?;
+        Ok(dir)
+    }
+
     /// The directory itself.
     pub(super) fn root(&self) -> &Path {
         &self.root

@@ -1,0 +1,38 @@
+# A fresh machine needs a Rust toolchain, a C compiler and make; what else is missing is installed or named.
+
+CARGO ?= cargo
+
+.PHONY: help demo test lint bench fuzz
+
+help:
+	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
+	@echo "make test    all tests, against the PostgreSQL installed here"
+	@echo "make lint    formatting, clippy and documentation, warnings are errors"
+	@echo "make bench   the pooler beside PgBouncer, HAProxy and a direct connection; ARGS=--quick for a short run"
+	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
+
+demo:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@$(CARGO) run --release --quiet -- demo
+
+test:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	$(CARGO) test --workspace
+
+lint:
+	@sh scripts/check-tools.sh fmt clippy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+bench:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@sh scripts/install-bench-peers.sh
+	$(CARGO) build --release
+	$(CARGO) bench --bench compare -- $(ARGS)
+
+fuzz:
+	@sh scripts/fuzz.sh $(TARGET)

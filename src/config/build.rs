@@ -1,0 +1,200 @@
+//! From sections to the typed structs. No judgement here: what is wrong was found by the reader or
+//! is found by `validate`.
+
+use std::path::Path;
+
+use pooler_protocol::auth::Secret;
+
+use super::error::Problems;
+use super::section::Section;
+use super::settings::PoolSettings;
+use super::types::{
+    Auth, Cluster, Database, Host, ListenAddress, Log, Metrics, Pooler, TlsSide, Tracing, User,
+};
+use super::value::Address;
+use super::words::{AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsMode};
+
+/// The port of PgBouncer, and of a Unix socket when no TCP address says another.
+const PORT: u16 = 6432;
+
+/// `[pooler]`
+pub(crate) fn pooler(section: &Section) -> Pooler {
+    let values = section.values();
+    Pooler {
+        listen: listen(values.addresses("listen")),
+        unix_socket_mode: values.file_mode("unix_socket_mode"),
+        datacenter: values.text("datacenter").to_owned(),
+        workers: values.count("workers"),
+        admin_users: values.names("admin_users").to_owned(),
+        stats_users: values.names("stats_users").to_owned(),
+        max_client_conn: values.limit("max_client_conn"),
+        client_login_timeout: values.timeout("client_login_timeout"),
+        prepared_statement_memory: values.size("prepared_statement_memory"),
+        shutdown_timeout: values.timeout("shutdown_timeout"),
+        defaults: PoolSettings::read(values),
+    }
+}
+
+fn listen(addresses: &[Address]) -> Vec<ListenAddress> {
+    let tcp_port = addresses.iter().find_map(|address| match address {
+        Address::Tcp(address) if address.port() != 0 => Some(address.port()),
+        _ => None,
+    });
+    let port = tcp_port.unwrap_or(PORT);
+    let one = |address: &Address| match address {
+        Address::Tcp(address) => ListenAddress::Tcp(*address),
+        Address::Directory(directory) => ListenAddress::Unix {
+            directory: directory.clone(),
+            port,
+        },
+    };
+    addresses.iter().map(one).collect()
+}
+
+/// `[clusters.X]`
+pub(crate) fn cluster(name: &str, section: &Section) -> Cluster {
+    let values = section.values();
+    Cluster {
+        name: name.to_owned(),
+        hosts: values.tables("hosts").iter().filter_map(host).collect(),
+        max_server_connections: values.limit("max_server_connections"),
+        monitor_user: values.optional_text("monitor_user"),
+        monitor_dbname: values.text("monitor_dbname").to_owned(),
+        monitor_interval: values.duration("monitor_interval"),
+        max_replica_lag: values.timeout("max_replica_lag"),
+        max_replica_lag_bytes: Some(values.size("max_replica_lag_bytes")).filter(|b| *b != 0),
+        read_fallback: values.words("read_fallback", ReadFallback::from_word),
+    }
+}
+
+/// A host; none if it does not even say which, which was reported.
+pub(crate) fn host(section: &Section) -> Option<Host> {
+    section.entries.get("host")?;
+    let values = section.values();
+    Some(Host {
+        host: values.text("host").to_owned(),
+        port: u16::try_from(values.count("port")).unwrap_or(u16::MAX),
+        datacenter: values.text("datacenter").to_owned(),
+        role: values.optional_word("role", Role::from_word),
+        weight: u32::try_from(values.count("weight")).unwrap_or(u32::MAX),
+    })
+}
+
+/// `[databases.X]`; `only_cluster` is the one that need not be named.
+pub(crate) fn database(
+    name: &str,
+    section: &Section,
+    only_cluster: Option<&String>,
+    directory: &Path,
+    problems: &mut Problems,
+) -> Database {
+    let values = section.values();
+    let cluster = values
+        .optional_text("cluster")
+        .or_else(|| only_cluster.cloned());
+    Database {
+        name: name.to_owned(),
+        cluster: cluster.unwrap_or_default(),
+        dbname: values.optional_text("dbname"),
+        user: values.optional_text("user"),
+        password: password(section, directory, problems),
+    }
+}
+
+/// `[users.X]`
+pub(crate) fn user(
+    name: &str,
+    section: &Section,
+    directory: &Path,
+    problems: &mut Problems,
+) -> User {
+    User {
+        name: name.to_owned(),
+        password: password(section, directory, problems),
+    }
+}
+
+/// What `password` or `password_file` says.
+fn password(section: &Section, directory: &Path, problems: &mut Problems) -> Option<Secret> {
+    let values = section.values();
+    let file = values.file("password_file", directory);
+    let (key, text) = match (values.secret("password"), file) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => {
+            let line = section.line_of("password_file");
+            let place = section.place("password_file");
+            problems.error(line, place, "password is set too; keep one of the two");
+            return None;
+        }
+        (Some(secret), None) => ("password", secret.0.clone()),
+        (None, Some(file)) => match std::fs::read_to_string(&file) {
+            Ok(text) => (
+                "password_file",
+                text.lines().next().unwrap_or_default().to_owned(),
+            ),
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", file.display());
+                let line = section.line_of("password_file");
+                problems.error(line, section.place("password_file"), message);
+                return None;
+            }
+        },
+    };
+    match Secret::parse(&text) {
+        Ok(secret) => Some(secret),
+        Err(error) => {
+            problems.error(section.line_of(key), section.place(key), error.to_string());
+            None
+        }
+    }
+}
+
+/// `[auth]`
+pub(crate) fn auth(section: &Section, directory: &Path) -> Auth {
+    let values = section.values();
+    Auth {
+        kind: values.word("type", AuthType::from_word),
+        file: values.file("file", directory),
+        hba_file: values.file("hba_file", directory),
+        ident_file: values.file("ident_file", directory),
+        user: values.optional_text("user"),
+        query: values.optional_text("query"),
+        dbname: values.text("dbname").to_owned(),
+    }
+}
+
+/// `[tls.client]` or `[tls.server]`
+pub(crate) fn tls_side(section: &Section, directory: &Path) -> TlsSide {
+    let values = section.values();
+    TlsSide {
+        mode: values.word("mode", TlsMode::from_word),
+        cert: values.file("cert", directory),
+        key: values.file("key", directory),
+        ca: values.file("ca", directory),
+    }
+}
+
+/// `[metrics]`
+pub(crate) fn metrics(section: &Section) -> Metrics {
+    Metrics {
+        listen: section.values().address("listen"),
+    }
+}
+
+/// `[log]`
+pub(crate) fn log(section: &Section) -> Log {
+    let values = section.values();
+    Log {
+        format: values.word("format", LogFormat::from_word),
+        level: values.word("level", LogLevel::from_word),
+        slow_query: values.slow_query("slow_query"),
+        connections: values.flag("connections"),
+    }
+}
+
+/// `[tracing]`
+pub(crate) fn tracing(section: &Section) -> Tracing {
+    Tracing {
+        otlp_endpoint: section.values().optional_text("otlp_endpoint"),
+    }
+}

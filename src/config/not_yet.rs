@@ -1,0 +1,177 @@
+//! Keys whose feature is not built yet. Whoever builds a feature deletes its rows.
+//!
+//! At its default such a key is silent. Otherwise it is a warning, or an error where ignoring it
+//! would leave a door open that the operator believes closed.
+
+use super::error::Problems;
+use super::keys::{self, Table};
+use super::reader::Document;
+use super::section::Section;
+use super::types::Cluster;
+use super::value::Value;
+
+/// Whether connections are encrypted where the modes of `[tls]` say so.
+pub(crate) const TLS_IN_EFFECT: bool = false;
+
+/// A key, or some of its values, without effect.
+struct NotYet {
+    tables: &'static [Table],
+    key: &'static str,
+    /// Which words; empty: every value but the default.
+    values: &'static [&'static str],
+    consequence: Consequence,
+}
+
+/// What the operator is told.
+enum Consequence {
+    /// It may be ignored; says what happens instead.
+    Warn(&'static str),
+    /// It must not be ignored; says what to do instead.
+    Refuse(&'static str),
+}
+
+use Consequence::{Refuse, Warn};
+
+const STRICT_TLS: &[&str] = &["require", "verify-ca", "verify-full"];
+const NO_TLS: &str = "connections are not encrypted";
+const NO_LOOKUP: &str = "users are not looked up";
+const NO_REPLICAS: &str = "replicas serve no reads";
+const NO_MONITOR: &str = "hosts are not asked for their role";
+
+const TLS: &[Table] = &[Table::TlsClient, Table::TlsServer];
+const AUTH: &[Table] = &[Table::Auth];
+const POOLS: &[Table] = &[Table::Pooler, Table::Database, Table::User];
+const CLUSTER: &[Table] = &[Table::Cluster];
+const HOST: &[Table] = &[Table::Host];
+const TRACING: &[Table] = &[Table::Tracing];
+
+const NOT_YET: &[NotYet] = &[
+    row(TLS, "mode", &["allow"], Warn(NO_TLS)),
+    row(
+        TLS,
+        "mode",
+        STRICT_TLS,
+        Refuse("use prefer or disable, on a network you trust"),
+    ),
+    row(TLS, "cert", &[], Warn(NO_TLS)),
+    row(TLS, "key", &[], Warn(NO_TLS)),
+    row(TLS, "ca", &[], Warn(NO_TLS)),
+    row(AUTH, "type", &["cert", "hba"], Refuse("use scram-sha-256")),
+    row(
+        AUTH,
+        "hba_file",
+        &[],
+        Refuse("leave it out; restrict access by listen and a firewall"),
+    ),
+    row(AUTH, "ident_file", &[], Warn("it belongs to hba_file")),
+    row(
+        AUTH,
+        "query",
+        &[],
+        Refuse("leave it out; list the users in [users] or auth.file"),
+    ),
+    row(AUTH, "user", &[], Warn(NO_LOOKUP)),
+    row(AUTH, "dbname", &[], Warn(NO_LOOKUP)),
+    row(
+        POOLS,
+        "routing",
+        &[],
+        Warn("every statement goes to the primary"),
+    ),
+    row(POOLS, "read_consistency", &[], Warn(NO_REPLICAS)),
+    row(CLUSTER, "monitor_user", &[], Warn(NO_MONITOR)),
+    row(CLUSTER, "monitor_dbname", &[], Warn(NO_MONITOR)),
+    row(CLUSTER, "monitor_interval", &[], Warn(NO_MONITOR)),
+    row(CLUSTER, "max_replica_lag", &[], Warn(NO_REPLICAS)),
+    row(CLUSTER, "max_replica_lag_bytes", &[], Warn(NO_REPLICAS)),
+    row(CLUSTER, "read_fallback", &[], Warn(NO_REPLICAS)),
+    row(HOST, "weight", &[], Warn(NO_REPLICAS)),
+    row(TRACING, "otlp_endpoint", &[], Warn("no spans are sent")),
+];
+
+/// What a cluster of several hosts has to be told, as roles are not observed yet.
+pub(crate) fn report_hosts(cluster: &Cluster, section: &Section, problems: &mut Problems) {
+    if cluster.hosts.len() > 1 {
+        let message = format!(
+            "not in effect yet: hosts are not asked for their role, so only {} is used; pin the \
+             primary with role = \"primary\"",
+            cluster.primary()
+        );
+        problems.warn(section.line_of("hosts"), section.place("hosts"), message);
+    }
+}
+
+const fn row(
+    tables: &'static [Table],
+    key: &'static str,
+    values: &'static [&'static str],
+    consequence: Consequence,
+) -> NotYet {
+    NotYet {
+        tables,
+        key,
+        values,
+        consequence,
+    }
+}
+
+/// Reports every key of the document that has no effect yet.
+pub(crate) fn report(document: &Document, problems: &mut Problems) {
+    for section in document.sections() {
+        report_section(section, problems);
+        for host in section
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.value {
+                Value::Tables(hosts) => Some(hosts),
+                _ => None,
+            })
+        {
+            host.iter().for_each(|host| report_section(host, problems));
+        }
+    }
+}
+
+fn report_section(section: &Section, problems: &mut Problems) {
+    for row in NOT_YET.iter().filter(|row| row.applies(section)) {
+        let (line, place) = (section.line_of(row.key), section.place(row.key));
+        match row.consequence {
+            Warn(instead) => problems.warn(line, place, format!("not in effect yet: {instead}")),
+            Refuse(instead) => problems.error(line, place, format!("not supported yet: {instead}")),
+        }
+    }
+}
+
+impl NotYet {
+    fn applies(&self, section: &Section) -> bool {
+        if !self.tables.contains(&section.table) || !section.sets(self.key) {
+            return false;
+        }
+        let Some(entry) = section.entries.get(self.key) else {
+            return false;
+        };
+        match entry.value {
+            Value::Word(word) if !self.values.is_empty() => self.values.contains(&word),
+            _ => keys::find(section.table, self.key)
+                .is_some_and(|key| key.default_value() != entry.value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::Preset;
+
+    #[test]
+    fn every_row_names_a_key_with_a_default() {
+        for row in NOT_YET {
+            for table in row.tables {
+                let key = keys::find(*table, row.key).expect(row.key);
+                assert!(matches!(key.preset, Preset::Is(_)), "{}", row.key);
+                let default = key.default_value().show();
+                assert!(!row.values.contains(&default.as_str()), "{}", row.key);
+            }
+        }
+    }
+}

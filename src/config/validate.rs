@@ -1,0 +1,267 @@
+//! What no single key can tell: references, duplicates, sizes that contradict each other, and
+//! set-ups that are legal and almost certainly not meant (warnings).
+
+use std::collections::BTreeSet;
+
+use pooler_protocol::auth::Secret;
+
+use super::Config;
+use super::error::Problems;
+use super::keys;
+use super::not_yet;
+use super::reader::Document;
+use super::section::{Section, Values};
+use super::types::{Cluster, ListenAddress, TlsSide};
+use super::words::{AuthType, Role};
+
+/// Names of databases that are the console.
+pub(crate) const CONSOLE: &[&str] = &["pooler", "pgbouncer"];
+
+/// Checks the configuration as a whole.
+pub(crate) fn check(config: &Config, document: &Document, problems: &mut Problems) {
+    check_pooler(config, &document.pooler, problems);
+    for (name, section) in &document.clusters {
+        check_cluster(&config.clusters[name], section, problems);
+    }
+    check_unused_clusters(config, document, problems);
+    for (name, section) in &document.databases {
+        check_database(config, name, section, problems);
+    }
+    check_pool_sizes(document, problems);
+    check_auth(config, document, problems);
+    check_tls_files(&config.tls.client, &document.tls_client, problems);
+    check_tls_files(&config.tls.server, &document.tls_server, problems);
+    check_tracing(config, &document.tracing, problems);
+    not_yet::report(document, problems);
+}
+
+fn check_pooler(config: &Config, section: &Section, problems: &mut Problems) {
+    let pooler = &config.pooler;
+    if pooler.listen.is_empty() {
+        let message = "is empty; write at least one address, such as \"127.0.0.1:6432\"";
+        problems.error(section.line_of("listen"), section.place("listen"), message);
+    }
+    let defaults = &pooler.defaults;
+    if let (Some(notify), Some(timeout)) = (defaults.query_wait_notify, defaults.query_wait_timeout)
+        && notify >= timeout
+    {
+        let message = "is not below query_wait_timeout, so that no client ever sees the notice";
+        let line = section.line_of("query_wait_notify");
+        problems.warn(line, section.place("query_wait_notify"), message);
+    }
+    if config.databases.is_empty() {
+        let message = "no database is configured: add [databases.X] for clients to connect to";
+        problems.warn(None, "", message);
+    }
+}
+
+fn check_cluster(cluster: &Cluster, section: &Section, problems: &mut Problems) {
+    let (line, place) = (section.line_of("hosts"), section.place("hosts"));
+    let hosts = section.values().tables("hosts");
+    if section.sets("hosts") && hosts.is_empty() {
+        problems.error(
+            line,
+            &place,
+            "is empty; write at least one { host = \"...\" }",
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for host in hosts {
+        let Some(built) = super::build::host(host) else {
+            continue;
+        };
+        if let Some(message) = wrong_host(&built.host) {
+            problems.error(host.line_of("host"), host.place("host"), message);
+        }
+        if !seen.insert((built.host.clone(), built.port)) {
+            let message = format!("{built} is in this cluster already; remove one");
+            problems.error(host.line_of("host"), host.place("host"), message);
+        }
+    }
+    let pinned = cluster
+        .hosts
+        .iter()
+        .filter(|host| host.role == Some(Role::Primary))
+        .count();
+    if pinned > 1 {
+        let message = format!("{pinned} hosts are pinned as primary; pin one, or none");
+        problems.error(line, &place, message);
+    }
+    let fallback = "read_fallback";
+    if section.sets(fallback) && cluster.read_fallback.is_empty() {
+        let message = "is empty: reads fail while no local replica can take them";
+        problems.warn(section.line_of(fallback), section.place(fallback), message);
+    }
+    not_yet::report_hosts(cluster, section, problems);
+}
+
+/// What is wrong with the name of a host.
+fn wrong_host(host: &str) -> Option<String> {
+    if host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok() {
+        return None;
+    }
+    if let Some((name, port)) = host.rsplit_once(':')
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return Some(format!(
+            "{host:?} has a port in it; write host = {name:?}, port = {port}"
+        ));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (!host.chars().all(plain)).then(|| {
+        format!("{host:?} is not a host name, an address or the absolute path of a directory")
+    })
+}
+
+fn check_unused_clusters(config: &Config, document: &Document, problems: &mut Problems) {
+    for (name, section) in &document.clusters {
+        if !config
+            .databases
+            .values()
+            .any(|database| database.cluster == *name)
+        {
+            problems.warn(
+                section.line,
+                &section.title,
+                "no database uses this cluster",
+            );
+        }
+    }
+}
+
+fn check_database(config: &Config, name: &str, section: &Section, problems: &mut Problems) {
+    let database = &config.databases[name];
+    if CONSOLE.contains(&name) {
+        let message = "is the name of the console; give the database another name, and dbname = \
+                       its name on the server";
+        problems.error(section.line, &section.title, message);
+    }
+    check_reference(config, &database.cluster, section, problems);
+    let user = database.user.as_deref();
+    if user.is_none() && database.password.is_some() {
+        let key = if section.sets("password") {
+            "password"
+        } else {
+            "password_file"
+        };
+        let message = "has no effect without user; set user, or put it into [users.X]";
+        problems.error(section.line_of(key), section.place(key), message);
+    }
+    if let Some(user) = user.filter(|user| config.server_login(database, user).secret.is_none()) {
+        let message = format!(
+            "no password is known of {user:?}; set password, or add it to [users] or auth.file, \
+             unless the server asks for none"
+        );
+        problems.warn(section.line_of("user"), section.place("user"), message);
+    }
+}
+
+/// The cluster of a database must be there.
+fn check_reference(config: &Config, cluster: &str, section: &Section, problems: &mut Problems) {
+    if config.clusters.contains_key(cluster) {
+        return;
+    }
+    let known = config.clusters.keys().map(String::as_str);
+    let message = match cluster {
+        _ if config.clusters.is_empty() => {
+            "no cluster is configured; add [clusters.main] with hosts = [{ host = \"...\" }]".into()
+        }
+        "" => format!(
+            "is missing; there are several: {}",
+            known.collect::<Vec<_>>().join(", ")
+        ),
+        cluster => format!("{cluster:?}: {}", keys::unknown("cluster", cluster, known)),
+    };
+    problems.error(
+        section.line_of("cluster"),
+        section.place("cluster"),
+        message,
+    );
+}
+
+/// No pool may have to keep more connections open than it may have.
+fn check_pool_sizes(document: &Document, problems: &mut Problems) {
+    let pooler = &document.pooler;
+    let sets = |section: &&Section| section.sets("min_pool_size") || section.sets("pool_size");
+    for section in document.sections().filter(sets) {
+        let values = Values {
+            layers: [Some(section), Some(pooler), None],
+        };
+        let (min, max) = (values.count("min_pool_size"), values.count("pool_size"));
+        if min > max {
+            let message =
+                format!("{min} is more than pool_size, {max}; lower it or raise pool_size");
+            let line = section.line_of("min_pool_size");
+            problems.error(line, section.place("min_pool_size"), message);
+        }
+    }
+}
+
+fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
+    let section = &document.auth;
+    let (line, place) = (section.line_of("type"), section.place("type"));
+    if config.auth.kind == AuthType::Trust {
+        let open = config.pooler.listen.iter().find(
+            |address| matches!(address, ListenAddress::Tcp(address) if !address.ip().is_loopback()),
+        );
+        if let Some(open) = open {
+            let message = format!("trust: whoever reaches {open} can log in as any user");
+            problems.warn(line, place, message);
+        }
+        return;
+    }
+    if !config.knows_a_secret() && config.auth.query.is_none() {
+        let message = "nobody can log in: add users to [users] or name a user list in auth.file";
+        problems.warn(line, place, message);
+    }
+    for key in ["admin_users", "stats_users"] {
+        for name in document.pooler.values().names(key) {
+            if config.knows_a_secret() && config.secret(name).is_none() {
+                let message = format!("{name:?} cannot log in: no password is known");
+                let pooler = &document.pooler;
+                problems.warn(pooler.line_of(key), pooler.place(key), message);
+            }
+        }
+    }
+    for (name, section) in &document.users {
+        let secret = config.users[name].password.as_ref();
+        if let Some(message) = secret.and_then(|secret| wrong_secret(config.auth.kind, secret)) {
+            problems.warn(
+                section.line_of("password"),
+                section.place("password"),
+                message,
+            );
+        }
+    }
+}
+
+/// Why a user with this secret cannot log in with this method.
+fn wrong_secret(kind: AuthType, secret: &Secret) -> Option<&'static str> {
+    match (kind, secret) {
+        (AuthType::ScramSha256, Secret::Md5(_)) => {
+            Some("an md5 secret cannot log in with auth.type scram-sha-256; store a SCRAM one")
+        }
+        _ => None,
+    }
+}
+
+fn check_tls_files(side: &TlsSide, section: &Section, problems: &mut Problems) {
+    let (has, lacks) = match (&side.cert, &side.key) {
+        (Some(_), None) => ("cert", "key"),
+        (None, Some(_)) => ("key", "cert"),
+        _ => return,
+    };
+    let message = format!("is set and {lacks} is not; set both");
+    problems.error(section.line_of(has), section.place(has), message);
+}
+
+fn check_tracing(config: &Config, section: &Section, problems: &mut Problems) {
+    let Some(endpoint) = &config.tracing.otlp_endpoint else {
+        return;
+    };
+    if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+        let key = "otlp_endpoint";
+        let message = format!("{endpoint:?} is not a URL; write \"http://collector:4318\"");
+        problems.error(section.line_of(key), section.place(key), message);
+    }
+}

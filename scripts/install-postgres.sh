@@ -29,17 +29,17 @@ installed() {
     return 1
 }
 
-# Runs a command as root.
+# Runs a command as root; $1 is the package, for the error.
 as_root() {
+    package=$1
+    shift
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif ! command -v sudo >/dev/null 2>&1; then
-        fail "installing needs root, and there is no sudo; as root, run: $*"
-    elif [ -t 0 ]; then
-        sudo "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        if [ -t 2 ]; then sudo "$@"; else sudo -n "$@"; fi
     else
-        sudo -n "$@" || fail "as root, run: $*"
-    fi
+        fail "installing needs root, and there is no sudo: as root, install $package and try again"
+    fi || fail "could not install: as root, install $package and try again"
 }
 
 fail() {
@@ -56,11 +56,11 @@ fi
 
 echo "install-postgres: PostgreSQL's server programs are missing, installing them" >&2
 if command -v apt-get >/dev/null 2>&1; then
-    as_root apt-get update -qq </dev/null
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql </dev/null
+    as_root postgresql apt-get update -qq </dev/null
+    as_root postgresql env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql </dev/null
 elif command -v dnf >/dev/null 2>&1; then
     # pgbench is in contrib.
-    as_root dnf install -y -q postgresql-server postgresql-contrib </dev/null
+    as_root postgresql-server dnf install -y -q postgresql-server postgresql-contrib </dev/null
 elif command -v brew >/dev/null 2>&1; then
     brew install --quiet postgresql@17 </dev/null
 else

@@ -14,6 +14,7 @@ use super::programs::{command, output};
 /// An unprivileged user and its group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
+    pub(super) name: &'static str,
     uid: u32,
     gid: u32,
 }
@@ -26,7 +27,7 @@ impl Account {
         }
         let found = ["postgres", "nobody"].into_iter().find_map(|name| {
             let (uid, gid) = (id("-u", Some(name)).ok()?, id("-g", Some(name)).ok()?);
-            (uid != 0).then_some(Self { uid, gid })
+            (uid != 0).then_some(Self { name, uid, gid })
         });
         let none = "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as: create one";
         found

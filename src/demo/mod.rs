@@ -15,15 +15,36 @@ mod replica;
 mod scratch;
 mod show;
 
+use std::io;
+use std::path::PathBuf;
+
+use scratch::Scratch;
+
 pub use leash::Leashed;
 pub use ports::free_port;
 pub use programs::{find_program, server_programs};
 pub use show::{Options, run};
 
+/// The user that servers run as when this process is root; `None` when it is not.
+///
+/// # Errors
+/// This process is root, and there is no such user.
+pub fn server_account() -> io::Result<Option<&'static str>> {
+    Ok(account::Account::for_servers()?.map(|account| account.name))
+}
+
+/// A new directory of this name that goes when this process ends, however it ends.
+///
+/// # Errors
+/// There is one of this name, or it cannot be made.
+pub fn make_dir(name: &str) -> io::Result<PathBuf> {
+    Scratch::current()?.make_dir(name)
+}
+
 /// Stops and removes every cluster of this process, whoever holds it; returns when all is gone. For a program's end: clusters
 /// go by themselves too, when they are dropped and when the process ends.
 pub fn remove_all() {
-    scratch::Scratch::remove();
+    Scratch::remove();
 }
 
 #[cfg(test)]

@@ -1,0 +1,252 @@
+//! The contestants: how each is configured and started. All run before the same PostgreSQL, with 16 server connections
+//! where they pool, without logging connections, and serve trust logins over TCP.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pooler::demo::{Leashed, find_program, free_port, server_account};
+
+use crate::client::Client;
+use crate::options::Options;
+
+/// The database and the user of everything here.
+pub(crate) const DATABASE: &str = "postgres";
+pub(crate) const USER: &str = "postgres";
+
+/// Server connections of a pooler.
+pub(crate) const SERVERS: usize = 16;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One that can be measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) kind: Kind,
+    program: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Pooler { workers: u32 },
+    PgBouncer,
+    HaProxy,
+    Direct,
+}
+
+/// A contestant at work, until it is dropped.
+pub(crate) struct Running {
+    pub(crate) port: u16,
+    process: Option<Leashed>,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Pooler { workers: 1 } => "pooler, 1 worker".to_owned(),
+            Self::Pooler { workers } => format!("pooler, {workers} workers"),
+            Self::PgBouncer => "PgBouncer".to_owned(),
+            Self::HaProxy => "HAProxy, TCP".to_owned(),
+            Self::Direct => "direct".to_owned(),
+        }
+    }
+
+    /// Whether many clients share few servers.
+    pub(crate) fn pools(self) -> bool {
+        matches!(self, Self::Pooler { .. } | Self::PgBouncer)
+    }
+}
+
+/// Everyone who is wanted and here, and a word on those who are not here.
+pub(crate) fn found(options: &Options) -> (Vec<Peer>, Vec<String>) {
+    let fetched =
+        |name: &str| Some(Path::new("target/bench-peers").join(name)).filter(|path| path.is_file());
+    let pgbouncer = options
+        .pgbouncer
+        .clone()
+        .or_else(|| fetched("pgbouncer"))
+        .or_else(|| find_program("pgbouncer"));
+    let haproxy = options
+        .haproxy
+        .clone()
+        .or_else(|| fetched("haproxy"))
+        .or_else(|| find_program("haproxy"));
+    let pooler = options.pooler();
+    let kinds = [1, 2, 4].map(|workers| (Kind::Pooler { workers }, pooler.clone()));
+    let others = [
+        (Kind::PgBouncer, pgbouncer),
+        (Kind::HaProxy, haproxy),
+        (Kind::Direct, Some(PathBuf::new())),
+    ];
+    let (mut peers, mut missing) = (Vec::new(), Vec::new());
+    for (kind, program) in kinds.into_iter().chain(others) {
+        match program {
+            _ if !options.wants_peer(&kind.name()) => {}
+            Some(program) => peers.push(Peer { kind, program }),
+            None => missing.push(format!("{} is not here: left out", kind.name())),
+        }
+    }
+    (peers, missing)
+}
+
+impl Peer {
+    /// What it says of its version.
+    pub(crate) fn version(&self) -> Option<String> {
+        let argument = match self.kind {
+            Kind::Pooler { workers: 1 } | Kind::PgBouncer => "--version",
+            Kind::HaProxy => "-v",
+            Kind::Pooler { .. } | Kind::Direct => return None,
+        };
+        let out = Command::new(&self.program).arg(argument).output().ok()?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        text.lines()
+            .next()
+            .and_then(|line| line.split(" - ").next())
+            .map(str::to_owned)
+    }
+
+    /// Starts it before the PostgreSQL at this port, with its files in this directory; it serves when this returns.
+    pub(crate) fn start(&self, postgres: u16, directory: &Path) -> io::Result<Running> {
+        if self.kind == Kind::Direct {
+            return Ok(Running {
+                port: postgres,
+                process: None,
+            });
+        }
+        let port = free_port()?;
+        let config = directory.join(format!("peer-{port}.conf"));
+        std::fs::write(&config, self.config(port, postgres, directory)?)?;
+        let log_path = directory.join(format!("peer-{port}.log"));
+        let log = File::create(&log_path)?;
+        let mut command = Command::new(&self.program);
+        match self.kind {
+            Kind::Pooler { .. } => command.arg("run"),
+            Kind::HaProxy => command.args(["-db", "-f"]),
+            Kind::PgBouncer | Kind::Direct => &mut command,
+        };
+        command
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut running = Running {
+            port,
+            process: Some(Leashed::start(&mut command)?),
+        };
+        running.wait_until_it_serves().map_err(|e| {
+            let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+            io::Error::other(format!("{} does not serve: {e}\n{log}", self.kind.name()))
+        })?;
+        Ok(running)
+    }
+
+    fn config(&self, port: u16, postgres: u16, directory: &Path) -> io::Result<String> {
+        Ok(match self.kind {
+            Kind::Pooler { workers } => pooler_config(port, postgres, workers),
+            Kind::PgBouncer => pgbouncer_config(port, postgres, directory)?,
+            Kind::HaProxy => haproxy_config(port, postgres),
+            Kind::Direct => String::new(),
+        })
+    }
+}
+
+impl Running {
+    /// The process, if there is one between.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Leashed::pid)
+    }
+
+    fn wait_until_it_serves(&mut self) -> io::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self
+                .process
+                .as_mut()
+                .map(Leashed::ended)
+                .transpose()?
+                .flatten()
+            {
+                return Err(io::Error::other(format!("it ended by itself ({status})")));
+            }
+            let served = Client::connect(self.port, USER, DATABASE)
+                .and_then(|mut client| client.query("SELECT 1", &mut [0; 4096], |_| ()));
+            match served {
+                Ok(()) => return Ok(()),
+                Err(e) if Instant::now() >= end => return Err(e),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+fn pooler_config(port: u16, postgres: u16, workers: u32) -> String {
+    format!(
+        r#"[pooler]
+listen = ["127.0.0.1:{port}"]
+workers = {workers}
+pool_mode = "transaction"
+pool_size = {SERVERS}
+max_client_conn = 20000
+max_prepared_statements = 200
+
+[clusters.main]
+hosts = [{{ host = "127.0.0.1", port = {postgres}, role = "primary" }}]
+
+[databases."*"]
+cluster = "main"
+
+[auth]
+type = "trust"
+
+[log]
+level = "warn"
+"#
+    )
+}
+
+fn pgbouncer_config(port: u16, postgres: u16, directory: &Path) -> io::Result<String> {
+    let users = directory.join("pgbouncer-users.txt");
+    std::fs::write(&users, format!("\"{USER}\" \"\"\n"))?;
+    // It refuses to run as root, but changes to another user by itself.
+    let user = server_account()?.map_or_else(String::new, |name| format!("user = {name}\n"));
+    Ok(format!(
+        "[databases]
+* = host=127.0.0.1 port={postgres}
+
+[pgbouncer]
+{user}listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {}
+pool_mode = transaction
+default_pool_size = {SERVERS}
+max_prepared_statements = 200
+max_client_conn = 20000
+log_connections = 0
+log_disconnections = 0
+",
+        users.display()
+    ))
+}
+
+fn haproxy_config(port: u16, postgres: u16) -> String {
+    format!(
+        "global
+    nbthread 1
+    maxconn 5000
+
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+
+listen postgres
+    bind 127.0.0.1:{port}
+    server postgres 127.0.0.1:{postgres}
+"
+    )
+}

@@ -1,0 +1,234 @@
+//! One run of pgbench, measured in a window that begins when all its clients are at work.
+//!
+//! pgbench writes a line for each transaction; transactions and latencies are those of the lines whose end lies in the
+//! window, and the contestant's CPU time is read at the window's two ends. Logins are in neither, unless every transaction
+//! has one.
+
+use std::fs::{read_dir, read_to_string, remove_file};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pooler::demo::find_program;
+
+use crate::peers::{DATABASE, Running, USER};
+use crate::process::CpuReading;
+
+/// From the first transaction to the window's beginning, and from the window's end to pgbench's.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// How long pgbench may take to connect all its clients.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How pgbench speaks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) protocol: &'static str,
+    pub(crate) clients: usize,
+    /// A login for each transaction.
+    pub(crate) reconnect: bool,
+}
+
+/// What a window showed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Window {
+    pub(crate) per_second: f64,
+    /// Latency in microseconds: half, 99 % and 99.9 % of the transactions took at most this.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    /// CPU time of the contestant, microseconds a transaction.
+    pub(crate) cpu: Option<f64>,
+    /// Threads of the contestant that ended in the window, with CPU time that is not counted.
+    pub(crate) lost_threads: usize,
+}
+
+/// Runs pgbench against a contestant; its logs go to `directory` and are removed.
+pub(crate) fn run(
+    load: Load,
+    peer: &Running,
+    seconds: Duration,
+    directory: &Path,
+) -> io::Result<Window> {
+    let script = directory.join("select.sql");
+    std::fs::write(&script, "\\set aid random(1, 100000)\nSELECT :aid;\n")?;
+    let mut child = command(load, peer.port, seconds, &script)?
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let begun = wait_for_first_lines(&mut child, directory)?;
+    let edges = if begun {
+        Some(edges(peer, seconds)?)
+    } else {
+        None
+    };
+    if !begun {
+        child.kill()?;
+    }
+    let out = child.wait_with_output()?;
+    let lines = take_logs(directory)?;
+    match edges {
+        Some((from, to)) if out.status.success() => Ok(window(&lines, &from, &to)),
+        _ => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            Err(io::Error::other(format!(
+                "pgbench: {}: {}",
+                out.status,
+                said.trim_end()
+            )))
+        }
+    }
+}
+
+/// Lets everything settle, and takes the window.
+fn edges(peer: &Running, seconds: Duration) -> io::Result<(Edge, Edge)> {
+    std::thread::sleep(MARGIN);
+    let from = Edge::now(peer)?;
+    std::thread::sleep(seconds);
+    Ok((from, Edge::now(peer)?))
+}
+
+fn command(load: Load, port: u16, seconds: Duration, script: &Path) -> io::Result<Command> {
+    let none = || {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "pgbench is not here: it comes with PostgreSQL",
+        )
+    };
+    let mut pgbench = Command::new(find_program("pgbench").ok_or_else(none)?);
+    let time = (seconds + MARGIN * 2).as_secs_f64().ceil();
+    let threads = load
+        .clients
+        .min(std::thread::available_parallelism().map_or(1, usize::from));
+    pgbench.args([
+        "-n",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+        "-U",
+        USER,
+        "-M",
+        load.protocol,
+    ]);
+    pgbench.args([
+        "-c",
+        &load.clients.to_string(),
+        "-j",
+        &threads.to_string(),
+        "-T",
+        &time.to_string(),
+    ]);
+    pgbench
+        .arg("-f")
+        .arg(script)
+        .arg("-l")
+        .arg("--log-prefix")
+        .arg(script.with_file_name(LOG_PREFIX));
+    if load.reconnect {
+        pgbench.arg("-C");
+    }
+    pgbench.arg(DATABASE);
+    Ok(pgbench)
+}
+
+const LOG_PREFIX: &str = "pgbench";
+
+fn logs(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+    let is_log = |name: &std::ffi::OsStr| {
+        name.to_str()
+            .is_some_and(|name| name.starts_with(LOG_PREFIX))
+    };
+    Ok(entries
+        .iter()
+        .filter(|entry| is_log(&entry.file_name()))
+        .map(std::fs::DirEntry::path)
+        .collect())
+}
+
+/// Whether transactions were logged before pgbench gave up or the time was up.
+fn wait_for_first_lines(pgbench: &mut Child, directory: &Path) -> io::Result<bool> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end && pgbench.try_wait()?.is_none() {
+        for log in logs(directory)? {
+            if log.metadata()?.len() > 0 {
+                return Ok(true);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(false)
+}
+
+fn take_logs(directory: &Path) -> io::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for log in logs(directory)? {
+        texts.push(read_to_string(&log)?);
+        remove_file(log)?;
+    }
+    Ok(texts)
+}
+
+/// One end of the window: the time as pgbench's log has it, in microseconds, and the contestant's CPU time.
+struct Edge {
+    at: u64,
+    cpu: Option<CpuReading>,
+}
+
+impl Edge {
+    fn now(peer: &Running) -> io::Result<Self> {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_err(io::Error::other)?;
+        let at = u64::try_from(since_epoch.as_micros()).map_err(io::Error::other)?;
+        Ok(Self {
+            at,
+            cpu: peer.pid().map(CpuReading::of).transpose()?,
+        })
+    }
+}
+
+fn window(logs: &[String], from: &Edge, to: &Edge) -> Window {
+    let lines = logs
+        .iter()
+        .flat_map(|log| log.lines())
+        .filter_map(parse_line);
+    let mut latencies: Vec<u64> = lines
+        .filter(|&(end, _)| from.at <= end && end < to.at)
+        .map(|(_, took)| took)
+        .collect();
+    latencies.sort_unstable();
+    let count = latencies.len() as f64;
+    let cpu = to
+        .cpu
+        .as_ref()
+        .zip(from.cpu.as_ref())
+        .map(|(to, from)| to.since(from));
+    Window {
+        per_second: count / ((to.at - from.at) as f64 / 1e6),
+        p50: quantile(&latencies, 0.5),
+        p99: quantile(&latencies, 0.99),
+        p999: quantile(&latencies, 0.999),
+        cpu: cpu.map(|(used, _)| used / count),
+        lost_threads: cpu.map_or(0, |(_, ended)| ended),
+    }
+}
+
+/// When a transaction ended and how long it took, both in microseconds: fields 5 and 6 (seconds and microseconds), and 3.
+fn parse_line(line: &str) -> Option<(u64, u64)> {
+    let mut fields = line.split_ascii_whitespace().skip(2);
+    let took = fields.next()?.parse().ok()?;
+    let seconds: u64 = fields.nth(1)?.parse().ok()?;
+    let micros: u64 = fields.next()?.parse().ok()?;
+    Some((seconds * 1_000_000 + micros, took))
+}
+
+/// The least value that this share of the sorted values does not exceed.
+fn quantile(sorted: &[u64], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1))
+        .map_or(f64::NAN, |&value| value as f64)
+}

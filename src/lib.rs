@@ -1,1 +1,23 @@
+//! A multithreaded PostgreSQL connection pooler. `ARCHITECTURE.md` is the map.
 
+pub mod buffer;
+pub mod cancel;
+pub mod check;
+pub mod client;
+pub mod cluster;
+pub mod config;
+pub mod demo;
+pub mod error;
+mod exposition;
+pub mod listener;
+pub mod metrics;
+pub mod net;
+pub mod pool;
+pub mod registry;
+pub mod relay;
+mod run;
+pub mod server;
+pub mod shutdown;
+pub mod worker;
+
+pub use run::{RunError, run};

@@ -1,1 +1,83 @@
-fn main(){}
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pooler::config::Config;
+
+/// Sessions of all sizes come and go by the thousand: an allocator that gives memory back and does
+/// not mix sizes keeps an idle client small.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run in the foreground. SIGTERM drains, SIGINT drains servers only, SIGQUIT stops at once,
+    /// SIGHUP reloads.
+    Run {
+        /// The configuration.
+        config: PathBuf,
+    },
+    /// Parse a configuration, validate it, and print what it means.
+    Check {
+        /// The configuration.
+        config: PathBuf,
+    },
+    /// Start a primary, two replicas and the pooler before them; Ctrl-C removes everything.
+    Demo {
+        /// Stop by itself after so many seconds.
+        #[arg(long = "for", value_name = "SECONDS", hide = true)]
+        stop_after: Option<u64>,
+    },
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is what a command line is for"
+)]
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config } => match pooler::run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("{e}");
+                ExitCode::from(match e {
+                    pooler::RunError::Config(_) => 2,
+                    pooler::RunError::System(_) => 1,
+                })
+            }
+        },
+        Command::Check { config } => match Config::load(&config) {
+            Ok(config) => {
+                print!("{}", pooler::check::describe(&config));
+                ExitCode::SUCCESS
+            }
+            Err(e) => {
+                eprintln!("{e}");
+                ExitCode::from(2)
+            }
+        },
+        Command::Demo { stop_after } => {
+            let options = pooler::demo::Options {
+                stop_after: stop_after.map(std::time::Duration::from_secs),
+                ..pooler::demo::Options::default()
+            };
+            match pooler::demo::run(&options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => {
+                    eprintln!("{e}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}

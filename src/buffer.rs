@@ -1,0 +1,272 @@
+//! Bytes between two sockets: the scratch buffer of a worker, and the little that stays behind.
+//!
+//! A worker reads every socket into one [`Scratch`] and writes from it in the same poll, so an idle
+//! connection owns no buffer. What a peer would not take goes to an [`Outbox`], and a message cut
+//! in the middle to a [`Carry`]; both give their memory back when they drain.
+//!
+//! Invariant: nothing of one connection is in the scratch buffer when another is polled, because
+//! nothing survives in it between two polls (trap 8).
+
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::net::Stream;
+
+/// Bytes that one read may take: large enough that a large result costs few calls, small enough
+/// that it stays in a core's cache.
+pub const SCRATCH_LEN: usize = 64 * 1024;
+
+/// Room in front of a read for what was carried over from the one before.
+const CARRY_LEN_MAX: usize = SCRATCH_LEN;
+
+/// The buffers of a worker.
+#[derive(Debug)]
+pub struct Scratch {
+    /// What was read.
+    pub input: Box<[u8]>,
+    /// What is to be written, where it differs from what was read.
+    pub output: Vec<u8>,
+}
+
+/// The scratch buffers of a worker, as its sessions hold them.
+pub type SharedScratch = std::rc::Rc<std::cell::RefCell<Scratch>>;
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            input: vec![0; SCRATCH_LEN + CARRY_LEN_MAX].into_boxed_slice(),
+            output: Vec::with_capacity(SCRATCH_LEN),
+        }
+    }
+}
+
+/// Bytes received that cannot be decided yet, because a message is not complete.
+#[derive(Debug, Default)]
+pub struct Carry {
+    bytes: Vec<u8>,
+}
+
+impl Carry {
+    /// How many there are.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Puts `bytes` in place of what there is. Memory is given back when that is nothing.
+    #[inline]
+    pub fn replace(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            if self.bytes.capacity() > 0 {
+                self.bytes = Vec::new();
+            }
+            return;
+        }
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Appends.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes the bytes out.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+/// Bytes decided but not sent: `sent <= bytes.len()`.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outbox {
+    /// Whether everything is sent.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Lets `write` append.
+    pub fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+    }
+
+    /// Sends what waits. Ready once nothing does.
+    ///
+    /// # Errors
+    /// What the socket says; a peer that takes no byte is [`io::ErrorKind::WriteZero`].
+    #[inline]
+    pub fn poll_flush(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            match stream.poll_write(cx, &self.bytes[self.sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => self.sent += n,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.sent > 0 {
+            *self = Self::default();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends `bytes` behind what waits; what the peer does not take waits, too.
+    ///
+    /// # Errors
+    /// As [`Outbox::poll_flush`].
+    #[inline]
+    pub fn send(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        mut bytes: &[u8],
+    ) -> io::Result<()> {
+        if self.is_empty() {
+            while !bytes.is_empty() {
+                match stream.poll_write(cx, bytes) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(n)) => bytes = &bytes[n..],
+                    Poll::Ready(Err(e)) => return Err(e),
+                    Poll::Pending => break,
+                }
+            }
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Builds what is to be forwarded from what was received: runs of `input` that are kept, and bytes
+/// put between them. As long as one run is all there is, nothing is copied.
+#[derive(Debug)]
+pub struct Splice<'a> {
+    input: &'a [u8],
+    from: usize,
+    to: usize,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Splice<'a> {
+    /// Nothing kept yet; `out` is emptied.
+    #[inline]
+    pub fn new(input: &'a [u8], out: &'a mut Vec<u8>) -> Self {
+        out.clear();
+        Self {
+            input,
+            from: 0,
+            to: 0,
+            out,
+        }
+    }
+
+    /// Keeps `input[start..end]`, behind all that is kept or put so far.
+    #[inline]
+    pub fn keep(&mut self, start: usize, end: usize) {
+        if self.to != start {
+            self.settle();
+            self.from = start;
+        }
+        self.to = end;
+    }
+
+    /// Puts bytes of the pooler's own.
+    #[inline]
+    pub fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.settle();
+        write(self.out);
+    }
+
+    /// Whether nothing is to be forwarded.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.from == self.to && self.out.is_empty()
+    }
+
+    /// All of it, in order.
+    #[inline]
+    #[must_use]
+    pub fn finish(mut self) -> &'a [u8] {
+        if self.out.is_empty() {
+            return &self.input[self.from..self.to];
+        }
+        self.settle();
+        self.out
+    }
+
+    fn settle(&mut self) {
+        self.out.extend_from_slice(&self.input[self.from..self.to]);
+        self.from = self.to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_run_is_not_copied() {
+        let mut out = Vec::new();
+        let mut s = Splice::new(b"abcdef", &mut out);
+        s.keep(1, 3);
+        s.keep(3, 5);
+        assert_eq!(s.finish(), b"bcde");
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn runs_and_insertions_keep_their_order() {
+        let mut out = Vec::new();
+        let mut s = Splice::new(b"abcdef", &mut out);
+        s.put(|o| o.extend_from_slice(b"<"));
+        s.keep(0, 2);
+        s.keep(3, 4);
+        s.put(|o| o.extend_from_slice(b"|"));
+        s.keep(4, 6);
+        assert_eq!(s.finish(), b"<abd|ef");
+    }
+
+    #[test]
+    fn t08_what_was_carried_is_gone_when_it_is_taken() {
+        let mut carry = Carry::default();
+        carry.replace(b"abc");
+        assert_eq!(carry.take(), b"abc");
+        assert!(carry.is_empty());
+        carry.replace(b"x");
+        carry.replace(b"");
+        assert!(carry.is_empty());
+        assert_eq!(carry.bytes.capacity(), 0);
+    }
+}

@@ -1,0 +1,200 @@
+//! From a client that has proved who it is to its session: what its server says of itself, the
+//! settings that it asked for, its place among the sessions.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pooler_protocol::backend::{write_backend_key_data, write_ready_idle};
+use pooler_protocol::startup::{Replication, Startup};
+
+use super::authenticate::{Authenticated, Talk};
+use super::seat::CancelKey;
+use super::session::Session;
+use super::{Hub, startup_settings};
+use crate::error::{ClientLoginError, Refusal};
+use crate::net::{DetachedStream, Peer, Stream};
+use crate::pool::limit::Permit;
+use crate::pool::{Pool, Seated};
+use crate::relay::ClientSide;
+
+/// A client that is let in and has no session yet.
+#[derive(Debug)]
+pub struct Admission<S = Stream> {
+    stream: S,
+    peer: Peer,
+    /// Received behind the login.
+    received: Vec<u8>,
+    /// To be sent in front of what comes next.
+    out: Vec<u8>,
+    startup: Startup,
+    proof: Authenticated,
+    pool: Arc<Pool>,
+    permits: Vec<Permit>,
+}
+
+impl Admission<Stream> {
+    /// Of a client that has shown `proof` for a session in `pool`.
+    #[must_use]
+    pub fn new(
+        talk: Talk,
+        startup: Startup,
+        proof: Authenticated,
+        pool: Arc<Pool>,
+        permits: Vec<Permit>,
+    ) -> Self {
+        let out = talk.out.to_vec();
+        let (stream, received) = talk.into_parts();
+        Self {
+            peer: stream.peer(),
+            stream,
+            received: received.to_vec(),
+            out,
+            startup,
+            proof,
+            pool,
+            permits,
+        }
+    }
+
+    /// The worker on which it is to live; it is on worker `here` now.
+    #[must_use]
+    pub fn home(&self, here: usize) -> usize {
+        self.pool.home(here)
+    }
+
+    /// Leaves this worker.
+    ///
+    /// # Errors
+    /// What the system says; the client is gone then.
+    pub fn detach(self) -> std::io::Result<Admission<DetachedStream>> {
+        self.map_stream(Stream::detach)
+    }
+}
+
+impl Admission<DetachedStream> {
+    /// Arrives on this worker.
+    ///
+    /// # Errors
+    /// What the system says; the client is gone then.
+    pub fn attach(self) -> std::io::Result<Admission> {
+        self.map_stream(DetachedStream::attach)
+    }
+}
+
+impl<S> Admission<S> {
+    fn map_stream<T>(
+        self,
+        map: impl FnOnce(S) -> std::io::Result<T>,
+    ) -> std::io::Result<Admission<T>> {
+        Ok(Admission {
+            stream: map(self.stream)?,
+            peer: self.peer,
+            received: self.received,
+            out: self.out,
+            startup: self.startup,
+            proof: self.proof,
+            pool: self.pool,
+            permits: self.permits,
+        })
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Whether it wants a replication connection.
+    #[must_use]
+    pub fn is_replication(&self) -> bool {
+        self.startup.replication() != Replication::No
+    }
+}
+
+/// The parts that a replication connection needs.
+pub(super) struct Parts {
+    pub(super) stream: Stream,
+    pub(super) out: Vec<u8>,
+    pub(super) received: Vec<u8>,
+    pub(super) startup: Startup,
+    pub(super) pool: Arc<Pool>,
+    pub(super) permits: Vec<Permit>,
+}
+
+impl Admission<Stream> {
+    pub(super) fn into_parts(self) -> Parts {
+        Parts {
+            stream: self.stream,
+            out: self.out,
+            received: self.received,
+            startup: self.startup,
+            pool: self.pool,
+            permits: self.permits,
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        refusal.write(&mut self.out);
+        // A client that does not take in its last error at once does not get it.
+        let _sent = self.stream.try_write(&self.out);
+    }
+}
+
+/// What a session holds of the limits: given back together when it ends.
+#[derive(Debug)]
+pub(super) struct Holdings {
+    _seated: Seated,
+    _permits: Vec<Permit>,
+}
+
+/// Makes the session. Waits for a first server of the pool if there was none.
+///
+/// # Errors
+/// [`ClientLoginError`]; a refusal has been sent already. Dropped midway, the connection is closed.
+pub(super) async fn admit(
+    hub: &Rc<Hub>,
+    mut admission: Admission,
+) -> Result<Session, ClientLoginError> {
+    let prepared = prepare(hub, &admission).await;
+    let (welcome, settings) = match prepared {
+        Ok(prepared) => prepared,
+        Err(refusal) => {
+            admission.refuse(&refusal);
+            return Err(refusal.into());
+        }
+    };
+    let now = Instant::now();
+    let key = CancelKey::random(admission.startup.accepted_minor());
+    let seat = hub.seats.take(Arc::clone(&admission.pool), key, now);
+    let mut out = std::mem::take(&mut admission.out);
+    welcome.write(&settings, &mut out);
+    write_backend_key_data(&mut out, hub.process_id(seat.number()), seat.cancel_key());
+    write_ready_idle(&mut out);
+    let holdings = Holdings {
+        _seated: admission.pool.seat(hub.worker),
+        _permits: admission.permits,
+    };
+    let mut stream = admission.stream;
+    stream.write_all(&out).await?;
+    let side = ClientSide::new(stream, settings, &admission.received);
+    let local = hub.pools.local(&admission.pool);
+    Ok(Session::new(Rc::clone(hub), side, local, seat, holdings))
+}
+
+type Prepared = (
+    Arc<crate::server::Welcome>,
+    Arc<pooler_protocol::settings::Settings>,
+);
+
+async fn prepare(hub: &Rc<Hub>, admission: &Admission) -> Result<Prepared, Refusal> {
+    let welcome = admission.pool.welcome().await?;
+    let asked = startup_settings::asked(
+        &admission.startup,
+        &admission.peer,
+        &admission.pool.plan().settings,
+    )?;
+    let local = hub.pools.local(&admission.pool);
+    let settings = startup_settings::resolve(&local, &welcome, asked).await?;
+    Ok((welcome, settings))
+}

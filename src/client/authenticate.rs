@@ -1,0 +1,356 @@
+//! From the first byte of a connection to a client that has proved who it is.
+//!
+//! ```text
+//! [SSLRequest | GSSENCRequest]* -> StartupMessage -> (password | SASL exchange) -> Authenticated
+//!                               -> CancelRequest  -> (done)
+//! ```
+//! Nothing that a client says here makes the pooler allocate by a length that it announces, and
+//! nothing is sent to a server. The deadline is absolute: bytes that trickle do not move it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pooler_protocol::auth::{
+    self, ChannelBinding, MOCK_ITERATIONS, PASSWORD_BYTES_MAX, SASL_BYTES_MAX, ScramKeys,
+    ScramServer, Secret, Verifier, mock_salt,
+};
+use pooler_protocol::startup::{self, FirstPacket, Negotiation, Startup, StartupError};
+use tokio::sync::oneshot;
+
+use super::admit::Admission;
+use super::{Errand, Hub};
+use crate::config::AuthType;
+use crate::error::{ClientLoginError, Refusal, scram_refusal};
+use crate::net::Stream;
+use crate::pool::limit::Permit;
+use crate::registry::Current;
+
+/// How long a cancel request may take before its connection is closed.
+const CANCEL_MAX: Duration = Duration::from_secs(30);
+
+/// Proof that a client is who it says. Only [`authenticate`] makes one, and only with one can a
+/// pool be had.
+#[derive(Debug)]
+pub struct Authenticated {
+    user: String,
+    /// From a SCRAM exchange: enough to log in to a server that has the same verifier.
+    keys: Option<ScramKeys>,
+}
+
+impl Authenticated {
+    /// The user.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// What the exchange gave to log in with elsewhere.
+    #[must_use]
+    pub fn keys(&self) -> Option<&ScramKeys> {
+        self.keys.as_ref()
+    }
+}
+
+/// A conversation before login.
+#[derive(Debug)]
+pub struct Talk {
+    stream: Stream,
+    received: BytesMut,
+    /// What is to be sent with the next message that must go out.
+    pub out: BytesMut,
+}
+
+impl Talk {
+    /// The socket, and what was received but not used.
+    #[must_use]
+    pub fn into_parts(self) -> (Stream, BytesMut) {
+        (self.stream, self.received)
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    async fn read_more(&mut self) -> Result<(), ClientLoginError> {
+        let mut buffer = [0; 2048];
+        let n = self.stream.read(&mut buffer).await?;
+        if n == 0 {
+            return Err(ClientLoginError::Gone(
+                "it closed the connection".to_owned(),
+            ));
+        }
+        self.received.extend_from_slice(&buffer[..n]);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), ClientLoginError> {
+        let out = self.out.split();
+        Ok(self.stream.write_all(&out).await?)
+    }
+
+    /// Sends what is due and the error; what cannot be sent at once is not waited for.
+    pub fn refuse(&mut self, refusal: &Refusal) {
+        let mut error = Vec::new();
+        refusal.write(&mut error);
+        self.out.extend_from_slice(&error);
+        let _sent = self.stream.try_write(&self.out);
+    }
+
+    /// The body of the next 'p' message.
+    async fn next_password_message(&mut self, max: usize) -> Result<Vec<u8>, ClientLoginError> {
+        self.flush().await?;
+        loop {
+            if let Some((body, used)) = auth::next_message(&self.received, max)? {
+                let body = body.to_vec();
+                let _used = self.received.split_to(used);
+                return Ok(body);
+            }
+            self.read_more().await?;
+        }
+    }
+}
+
+/// Lets a client prove who it is, within `limit`.
+///
+/// # Errors
+/// [`ClientLoginError`]; a refusal has been sent already. A cancel request ends as one that has
+/// gone. Dropped midway, the connection is closed.
+pub(super) async fn authenticate(
+    hub: &Rc<Hub>,
+    stream: Stream,
+    limit: Duration,
+) -> Result<Admission, ClientLoginError> {
+    let mut talk = Talk {
+        stream,
+        received: BytesMut::new(),
+        out: BytesMut::new(),
+    };
+    let timed = tokio::time::timeout(limit, converse(hub, &mut talk)).await;
+    let result = timed.unwrap_or_else(|_elapsed| Err(Refusal::login_timeout(limit).into()));
+    match result {
+        Ok((startup, proof, pool, permits)) => {
+            Ok(Admission::new(talk, startup, proof, pool, permits))
+        }
+        Err(ClientLoginError::Refused(refusal)) => {
+            talk.refuse(&refusal);
+            Err(ClientLoginError::Refused(refusal))
+        }
+        Err(gone) => Err(gone),
+    }
+}
+
+type Proven = (Startup, Authenticated, Arc<crate::pool::Pool>, Vec<Permit>);
+
+async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginError> {
+    let startup = read_startup(hub, talk).await?;
+    let user = startup.user().to_owned();
+    if hub.draining.get().is_some() {
+        return Err(Refusal::fatal("57P03", "the pooler is shutting down")
+            .hint("Connect to another pooler, or again in a moment.")
+            .into());
+    }
+    if startup.needs_negotiation() {
+        startup::encode_negotiate_protocol_version(
+            startup.accepted_minor(),
+            startup.unsupported_options(),
+            &mut talk.out,
+        );
+    }
+    let current = hub.registry.current();
+    let mut permits = Vec::new();
+    match hub.registry.clients.try_take() {
+        Some(permit) => permits.push(permit),
+        // Who is to look after a full pooler must get in.
+        None if current.config.is_admin(&user) => {}
+        None => {
+            let max = hub.registry.clients.max();
+            return Err(Refusal::too_many_clients("max_client_conn", max).into());
+        }
+    }
+    let proof = prove(hub, &current, talk, user).await?;
+    auth::encode_authentication_ok(&mut talk.out);
+    let pool = hub.registry.pool(startup.database(), proof.user())?;
+    for (name, limit) in hub.registry.client_limits(&pool, proof.user()) {
+        let Some(permit) = limit.try_take() else {
+            return Err(Refusal::too_many_clients(name, limit.max()).into());
+        };
+        permits.push(permit);
+    }
+    if let Some(keys) = proof.keys()
+        && proof.user() == pool.key.user
+    {
+        pool.plan().recipe.credentials.learn(keys.clone());
+    }
+    Ok((startup, proof, pool, permits))
+}
+
+/// Reads packets until the one that starts a session.
+async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientLoginError> {
+    let mut negotiation = Negotiation::default();
+    loop {
+        let parsed = startup::parse(&talk.received).map_err(startup_error)?;
+        let Some((packet, used)) = parsed else {
+            talk.read_more().await?;
+            continue;
+        };
+        let answer = match packet {
+            FirstPacket::SslRequest => {
+                let buffered = talk.received.len() - used;
+                negotiation.answer_ssl(false, buffered)
+            }
+            FirstPacket::GssEncRequest => negotiation.answer_gss(),
+            FirstPacket::Cancel { process_id, key } => {
+                cancel(hub, process_id, key).await;
+                return Err(ClientLoginError::Gone("it was a cancel request".to_owned()));
+            }
+            FirstPacket::Startup(startup) => {
+                let _used = talk.received.split_to(used);
+                return Ok(startup);
+            }
+        };
+        let answer = answer.map_err(startup_error)?;
+        let _used = talk.received.split_to(used);
+        talk.out.extend_from_slice(&[answer]);
+        talk.flush().await?;
+    }
+}
+
+fn startup_error(e: StartupError) -> ClientLoginError {
+    if e.is_silent() {
+        return ClientLoginError::Gone(e.to_string());
+    }
+    Refusal::fatal(e.sqlstate(), e.to_string())
+        .detail(e.detail().unwrap_or_default())
+        .into()
+}
+
+/// Passes a cancel request to the session that it names. The connection is held until the cancel
+/// has landed: that is how a client knows that the next query cannot be hit.
+async fn cancel(hub: &Rc<Hub>, process_id: i32, key: &[u8]) {
+    let Some((worker, seat)) = hub.seat_of(process_id) else {
+        return;
+    };
+    let (done, landed) = oneshot::channel();
+    let errand = Errand::Cancel {
+        seat,
+        key: key.into(),
+        done,
+    };
+    if hub.couriers[worker].send(errand).is_ok() {
+        // Nothing to cancel, a wrong key and a cancel that was given up all look the same.
+        let _ended = tokio::time::timeout(CANCEL_MAX, landed).await;
+    }
+}
+
+async fn prove(
+    hub: &Rc<Hub>,
+    current: &Arc<Current>,
+    talk: &mut Talk,
+    user: String,
+) -> Result<Authenticated, ClientLoginError> {
+    let kind = current.config.auth.kind;
+    let keys = match kind {
+        AuthType::Trust => None,
+        AuthType::Password => prove_password(hub, current, talk, &user).await?,
+        AuthType::Md5 if !matches!(current.config.secret(&user), Some(Secret::Scram(_))) => {
+            prove_md5(hub, current, talk, &user).await?
+        }
+        // A verifier can be proved by SCRAM alone, also where md5 is configured.
+        AuthType::Md5 | AuthType::ScramSha256 | AuthType::Cert | AuthType::Hba => {
+            Some(prove_scram(hub, current, talk, &user).await?)
+        }
+    };
+    Ok(Authenticated { user, keys })
+}
+
+async fn prove_password(
+    hub: &Hub,
+    current: &Current,
+    talk: &mut Talk,
+    user: &str,
+) -> Result<Option<ScramKeys>, ClientLoginError> {
+    auth::encode_cleartext_password(&mut talk.out);
+    let body = talk.next_password_message(PASSWORD_BYTES_MAX).await?;
+    let password = auth::parse_password(&body)?.to_vec();
+    let known = current.config.secret(user).cloned();
+    let exists = known.is_some();
+    let secret = known.unwrap_or_else(|| Secret::mock(&hub.registry.mock_secret, user));
+    let name = user.to_owned();
+    let check = move || secret.check_password(&name, &password);
+    let right = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+    if right && exists {
+        Ok(None)
+    } else {
+        Err(Refusal::wrong_password(user).into())
+    }
+}
+
+async fn prove_md5(
+    hub: &Hub,
+    current: &Current,
+    talk: &mut Talk,
+    user: &str,
+) -> Result<Option<ScramKeys>, ClientLoginError> {
+    let salt: [u8; 4] = rand::random();
+    auth::encode_md5_password(salt, &mut talk.out);
+    let body = talk.next_password_message(PASSWORD_BYTES_MAX).await?;
+    let response = auth::parse_password(&body)?;
+    let known = current.config.secret(user).cloned();
+    let exists = known.is_some();
+    let secret = known.unwrap_or_else(|| Secret::mock(&hub.registry.mock_secret, user));
+    if secret.check_md5(user, salt, response) && exists {
+        Ok(None)
+    } else {
+        Err(Refusal::wrong_password(user).into())
+    }
+}
+
+async fn prove_scram(
+    hub: &Hub,
+    current: &Arc<Current>,
+    talk: &mut Talk,
+    user: &str,
+) -> Result<ScramKeys, ClientLoginError> {
+    let server = match verifier(hub, current, user).await {
+        Some(verifier) => ScramServer::new(verifier, ChannelBinding::Unavailable),
+        None => ScramServer::mock(&hub.registry.mock_secret, user, ChannelBinding::Unavailable),
+    };
+    auth::encode_sasl(server.mechanisms(), &mut talk.out);
+    let body = talk.next_password_message(SASL_BYTES_MAX).await?;
+    let first = auth::parse_sasl_initial_response(&body)?;
+    let nonce: [u8; auth::NONCE_BYTES] = rand::random();
+    let challenged = server
+        .client_first(first.mechanism, first.data, &nonce)
+        .map_err(|e| scram_refusal(user, &e))?;
+    auth::encode_sasl_continue(challenged.message(), &mut talk.out);
+    let body = talk.next_password_message(SASL_BYTES_MAX).await?;
+    let last = auth::parse_sasl_response(&body)?;
+    let accepted = challenged
+        .client_final(last)
+        .map_err(|e| scram_refusal(user, &e))?;
+    auth::encode_sasl_final(accepted.message.as_bytes(), &mut talk.out);
+    Ok(accepted.keys)
+}
+
+/// What `user` is checked against; made of a plain password once, off the workers.
+async fn verifier(hub: &Hub, current: &Arc<Current>, user: &str) -> Option<Verifier> {
+    match current.config.secret(user)? {
+        Secret::Scram(verifier) => Some(verifier.clone()),
+        Secret::Md5(_) => None,
+        plain @ Secret::Plain(_) => {
+            if let Some(known) = current.known_verifier(user) {
+                return Some(known);
+            }
+            let plain = plain.clone();
+            let salt = mock_salt(&hub.registry.mock_secret, user);
+            let make = move || plain.verifier(&salt, MOCK_ITERATIONS);
+            let made = tokio::task::spawn_blocking(make).await.ok()??;
+            current.keep_verifier(user, made.clone());
+            Some(made)
+        }
+    }
+}

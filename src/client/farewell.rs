@@ -1,0 +1,180 @@
+//! What becomes of a server whose client has left it in the middle of something, or changed.
+//!
+//! ```text
+//! busy --cancel--> draining --nothing owed--> (in a transaction --ROLLBACK-->) (dirty --reset-->) released
+//!   any state --deadline, or too much to read--> closed
+//! ```
+//! This runs beside the clients: the reply that a client waits for is sent before its server is
+//! cleaned (trap 11).
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pooler_protocol::backend::TransactionStatus;
+use pooler_protocol::frame::write_message;
+use pooler_protocol::frontend::{self, tag};
+use pooler_protocol::ledger::{Deal, Request};
+
+use super::Hub;
+use crate::error::{Refusal, ServerFault};
+use crate::pool::{Checkout, LocalPool};
+use crate::server::Server;
+
+/// How long a server may take to come to rest.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
+/// What may be read and thrown away for a client that has gone; a connection is cheaper than more.
+const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A server for the pooler's own use, waited for like a client's.
+///
+/// # Errors
+/// What a client is told that cannot have one.
+pub(super) async fn checkout(local: &Rc<LocalPool>) -> Result<Checkout, Refusal> {
+    if let Some(checkout) = local.try_checkout() {
+        return Ok(checkout);
+    }
+    let mut wait = local.wait(Instant::now()).map_err(|e| e.refusal())?;
+    let limit = local.shared().plan().settings.query_wait_timeout;
+    let waited = std::future::poll_fn(|cx| wait.poll(cx));
+    match tokio::time::timeout(limit.unwrap_or(Duration::MAX), waited).await {
+        Ok(served) => served.map_err(|e| e.refusal()),
+        Err(_elapsed) => Err(Refusal::fatal(
+            "53400",
+            "query_wait_timeout while waiting for a server connection to log in with",
+        )),
+    }
+}
+
+/// Gives a server back that owes nothing: at once if nothing was changed, else when it is clean.
+pub(super) fn clean_and_release(checkout: Checkout) {
+    if !checkout.dirty
+        && let Some(proof) = checkout.reusable()
+    {
+        checkout.release(proof, Instant::now());
+        return;
+    }
+    tokio::task::spawn_local(async move {
+        let mut checkout = checkout;
+        let host = checkout.identity.host.clone();
+        match tokio::time::timeout(SETTLE_MAX, clean(&mut checkout)).await {
+            Ok(Ok(())) => release_if_reusable(checkout),
+            Ok(Err(e)) => tracing::debug!(server = %host, "closed instead of cleaned: {e}"),
+            Err(_elapsed) => tracing::warn!(server = %host, "closed: not clean in {SETTLE_MAX:?}"),
+        }
+    });
+}
+
+fn release_if_reusable(checkout: Checkout) {
+    // Without proof it is closed.
+    if let Some(proof) = checkout.reusable() {
+        checkout.release(proof, Instant::now());
+    }
+}
+
+/// Brings a server whose client has left to rest, and gives it back or closes it. `interrupt`: what
+/// runs is cancelled, because nobody waits for it.
+pub(super) fn settle(hub: &Rc<Hub>, checkout: Checkout, half_sent: bool, interrupt: bool) {
+    // The rest of that message will never come; PostgreSQL forgets the half when it sees the end.
+    if half_sent || checkout.said_goodbye {
+        return;
+    }
+    if checkout.ledger.outstanding() == 0 && checkout.ledger.reusable().is_some() {
+        return clean_and_release(checkout);
+    }
+    let hub = Rc::clone(hub);
+    tokio::task::spawn_local(async move {
+        let mut checkout = checkout;
+        let host = checkout.identity.host.clone();
+        let rest = bring_to_rest(&hub, &mut checkout, interrupt);
+        match tokio::time::timeout(SETTLE_MAX, rest).await {
+            Ok(Ok(())) => release_if_reusable(checkout),
+            Ok(Err(e)) => tracing::debug!(server = %host, "closed after its client left: {e}"),
+            Err(_elapsed) => {
+                tracing::warn!(server = %host, "closed: did not come to rest in {SETTLE_MAX:?}");
+            }
+        }
+    });
+}
+
+async fn bring_to_rest(
+    hub: &Rc<Hub>,
+    checkout: &mut Checkout,
+    interrupt: bool,
+) -> Result<(), ServerFault> {
+    if interrupt && checkout.ledger.is_busy() && !checkout.ledger.is_copying_in() {
+        let limit = cancel_limit(checkout);
+        if let Some(flying) = checkout.cancels.take_off() {
+            checkout.pool().counters().cancels.add(1);
+            let identity = Arc::clone(&checkout.identity);
+            let canceller = hub.canceller.clone();
+            tokio::task::spawn_local(async move {
+                canceller.send(identity, flying, limit).await;
+            });
+        }
+    }
+    end_batch(checkout);
+    drain(checkout).await?;
+    checkout.cancels.wait().await;
+    if checkout.ledger.status() != TransactionStatus::Idle {
+        checkout.ask("ROLLBACK", |_, _| ()).await?;
+    }
+    clean(checkout).await
+}
+
+fn cancel_limit(checkout: &Checkout) -> Duration {
+    let limit = checkout.pool().shared().plan().settings.cancel_wait_timeout;
+    limit.unwrap_or(SETTLE_MAX)
+}
+
+/// Ends what the client left open, so that ReadyForQuery comes.
+fn end_batch(server: &mut Server) {
+    if server.ledger.is_copying_in() {
+        server.outbox.append(|out| {
+            write_message(out, tag::COPY_FAIL, |b| {
+                b.extend_from_slice(b"the client went away\0");
+            });
+        });
+        let _ = server.ledger.request(Request::CopyEnd, Deal::Skip, 0);
+    }
+    // One Sync too many is answered like any other.
+    server.outbox.append(frontend::write_sync);
+    let _ = server.ledger.request(Request::Sync, Deal::Skip, 0);
+}
+
+async fn drain(server: &mut Server) -> Result<(), ServerFault> {
+    let mut discarded = 0;
+    let mut count = |_: u8, body: &[u8]| discarded += body.len();
+    server.absorb(&mut count).await?;
+    if discarded > DISCARD_BYTES_MAX {
+        return Err(ServerFault::Timeout);
+    }
+    Ok(())
+}
+
+/// Takes away what the last client changed.
+async fn clean(checkout: &mut Checkout) -> Result<(), ServerFault> {
+    if !checkout.dirty {
+        return Ok(());
+    }
+    // In a pool by session the operator chooses how to clean; elsewhere everything goes.
+    let query = checkout
+        .pool()
+        .shared()
+        .plan()
+        .settings
+        .server_reset_query
+        .clone();
+    let query = if query.is_empty() {
+        "DISCARD ALL"
+    } else {
+        &query
+    };
+    checkout.ask(query, |_, _| ()).await?;
+    let nothing = checkout.pool().commons().interners.no_settings();
+    checkout.settings = nothing;
+    checkout.statements.clear();
+    checkout.dirty = false;
+    Ok(())
+}

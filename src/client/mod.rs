@@ -1,0 +1,232 @@
+//! Clients: from an accepted socket to the end of its session.
+//!
+//! ```text
+//! accepted --authenticate--> Authenticated --settle on a worker of its pool--> admit --> session
+//! ```
+//! A client logs in where it was accepted. Only then is its pool known, and with it the worker on
+//! which it is to live; from there on it never moves.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use crate::buffer::SharedScratch;
+use crate::cancel::Canceller;
+use crate::error::{ClientLoginError, Refusal};
+use crate::net::{DetachedStream, Peer, Stream};
+use crate::pool::LocalPools;
+use crate::registry::Registry;
+
+mod admit;
+mod authenticate;
+mod farewell;
+mod replication;
+mod seat;
+mod session;
+mod startup_settings;
+
+use admit::Admission;
+pub use seat::{Order, Phase, Seats};
+
+/// What a worker is asked to do about clients.
+#[derive(Debug)]
+pub enum Errand {
+    /// This client lives with you.
+    Settle(Box<Admission<DetachedStream>>),
+    /// Cancel what the session on this seat runs, if this is its key.
+    Cancel {
+        /// Number of the seat.
+        seat: usize,
+        /// What the request shows.
+        key: Box<[u8]>,
+        /// Told when the cancel has landed; dropped if there is nothing to cancel.
+        done: oneshot::Sender<()>,
+    },
+    /// The configuration has changed.
+    Reloaded,
+    /// Stop serving.
+    Drain(Drain),
+    /// Nothing is left to do: end the worker.
+    Stop,
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Clients leave at the end of their transactions.
+    Clients,
+    /// Transactions end, clients stay until the process does.
+    Servers,
+    /// Everything ends now.
+    Now,
+}
+
+/// Where a worker takes errands about clients.
+pub type Courier = UnboundedSender<Errand>;
+
+/// What the clients of a worker share.
+#[derive(Debug)]
+pub struct Hub {
+    /// The worker's number.
+    pub worker: usize,
+    /// What is configured.
+    pub registry: Arc<Registry>,
+    /// One for each worker.
+    pub couriers: Vec<Courier>,
+    /// The worker's buffers.
+    pub scratch: SharedScratch,
+    /// The worker's pools.
+    pub pools: LocalPools,
+    /// The worker's sessions.
+    pub seats: Rc<Seats>,
+    /// The worker's cancel requests.
+    pub canceller: Canceller,
+    /// Whether and how the worker is stopping.
+    pub draining: Cell<Option<Drain>>,
+}
+
+/// A session that a shutdown waits for.
+struct Counted(Arc<Registry>);
+
+impl Counted {
+    fn new(registry: &Arc<Registry>) -> Self {
+        registry.sessions.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(registry))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Hub {
+    /// Serves a client that was just accepted, to the end of its session or until it has settled
+    /// on another worker.
+    pub async fn serve(self: Rc<Self>, stream: Stream) {
+        let counted = Counted::new(&self.registry);
+        let peer = stream.peer();
+        let limit = self.login_timeout();
+        // Boxed, so that a session that lasts for days is not as large as its login was.
+        let login = Box::pin(authenticate::authenticate(&self, stream, limit));
+        let Some(admission) = self.note_login(peer, login.await) else {
+            return;
+        };
+        let home = admission.home(self.worker);
+        if home == self.worker {
+            return self.admit(admission, counted).await;
+        }
+        match admission.detach() {
+            Ok(admission) => {
+                // Counted there before it is no longer counted here.
+                let settled = self.couriers[home].send(Errand::Settle(Box::new(admission)));
+                if settled.is_err() {
+                    tracing::debug!(%peer, "the worker has stopped");
+                }
+            }
+            Err(e) => tracing::warn!(%peer, "cannot move a client to another worker: {e}"),
+        }
+    }
+
+    /// Serves a client that has settled here.
+    pub async fn serve_settled(self: Rc<Self>, admission: Admission<DetachedStream>) {
+        let counted = Counted::new(&self.registry);
+        match admission.attach() {
+            Ok(admission) => self.admit(admission, counted).await,
+            Err(e) => tracing::warn!("cannot take a client from another worker: {e}"),
+        }
+    }
+
+    async fn admit(self: &Rc<Self>, admission: Admission, counted: Counted) {
+        let peer = admission.peer();
+        if admission.is_replication() {
+            let served = Box::pin(replication::serve(self, admission)).await;
+            self.note_login(peer, served);
+            return;
+        }
+        let admitted = Box::pin(admit::admit(self, admission)).await;
+        if let Some(session) = self.note_login(peer, admitted) {
+            self.registry
+                .logins
+                .accepted
+                .fetch_add(1, Ordering::Relaxed);
+            session.run().await;
+        }
+        drop(counted);
+    }
+
+    fn note_login<T>(&self, peer: Peer, result: Result<T, ClientLoginError>) -> Option<T> {
+        let logins = &self.registry.logins;
+        match result {
+            Ok(value) => return Some(value),
+            Err(ClientLoginError::Gone(why)) => {
+                logins.abandoned.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, "client left during login: {why}");
+            }
+            Err(ClientLoginError::Refused(refusal)) => {
+                logins.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(%peer, sqlstate = %refusal.sqlstate, "login refused: {:?}", refusal.message);
+            }
+        }
+        None
+    }
+
+    fn login_timeout(&self) -> Duration {
+        let current = self.registry.current();
+        let limit = current.config.pooler.client_login_timeout;
+        limit.unwrap_or(Duration::MAX)
+    }
+
+    /// Does what was asked.
+    pub fn run(self: &Rc<Self>, errand: Errand) {
+        match errand {
+            Errand::Settle(admission) => {
+                let hub = Rc::clone(self);
+                tokio::task::spawn_local(hub.serve_settled(*admission));
+            }
+            Errand::Cancel { seat, key, done } => {
+                if let Some(seat) = self.seats.find(seat, &key) {
+                    seat.order(Order::Cancel(Some(done)));
+                }
+            }
+            // The worker itself does that.
+            Errand::Stop => {}
+            Errand::Reloaded => self.seats.order_all(|| Order::LookUp),
+            Errand::Drain(Drain::Now) => {
+                self.draining.set(Some(Drain::Now));
+                let refusal = Refusal::shutting_down();
+                self.seats
+                    .order_all(|| Order::End(Box::new(refusal.clone())));
+            }
+            Errand::Drain(drain) => {
+                self.draining.set(Some(drain));
+                self.seats.order_all(|| Order::LookUp);
+            }
+        }
+    }
+
+    /// Acts upon deadlines; a few times a second.
+    pub fn sweep(&self, now: Instant) {
+        self.seats.sweep(now);
+        self.pools.sweep(now);
+    }
+
+    /// The process id that a client of seat `seat` is told: unique among all workers.
+    fn process_id(&self, seat: usize) -> i32 {
+        let number = seat * self.couriers.len() + self.worker + 1;
+        i32::try_from(number).unwrap_or(i32::MAX)
+    }
+
+    /// The worker and the seat of a process id that a client was told.
+    fn seat_of(&self, process_id: i32) -> Option<(usize, usize)> {
+        let number = usize::try_from(process_id).ok()?.checked_sub(1)?;
+        let workers = self.couriers.len();
+        Some((number % workers, number / workers))
+    }
+}

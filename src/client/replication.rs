@@ -1,0 +1,101 @@
+//! Replication connections: each has a server connection of its own, and every byte goes through
+//! as it is (PostgreSQL documentation, "Streaming Replication Protocol").
+
+use std::rc::Rc;
+
+use pooler_protocol::startup::Replication;
+
+use super::Hub;
+use super::admit::{Admission, Parts};
+use crate::error::{ClientLoginError, LoginError, Refusal};
+use crate::pool::liveness;
+use crate::server::Server;
+use crate::server::login::{Target, login};
+
+/// Serves one to its end.
+///
+/// # Errors
+/// [`ClientLoginError`]; a refusal has been sent already.
+pub(super) async fn serve(hub: &Rc<Hub>, admission: Admission) -> Result<(), ClientLoginError> {
+    let Parts {
+        mut stream,
+        mut out,
+        received,
+        startup,
+        pool,
+        permits,
+    } = admission.into_parts();
+    let server = match open(hub, &pool, &startup).await {
+        Ok(server) => server,
+        Err(refusal) => {
+            refusal.write(&mut out);
+            stream.write_all(&out).await?;
+            return Err(refusal.into());
+        }
+    };
+    let (mut server, connection) = server;
+    server.welcome.write(&server.settings, &mut out);
+    pooler_protocol::backend::write_ready_idle(&mut out);
+    stream.write_all(&out).await?;
+    server.stream.write_all(&received).await?;
+    let ended = tokio::io::copy_bidirectional(&mut stream, &mut server.stream).await;
+    if let Err(e) = ended {
+        tracing::debug!("replication connection ended: {e}");
+    }
+    drop((connection, permits));
+    Ok(())
+}
+
+type Opened = (Server, crate::pool::limit::Permit);
+
+async fn open(
+    hub: &Rc<Hub>,
+    pool: &std::sync::Arc<crate::pool::Pool>,
+    startup: &pooler_protocol::startup::Startup,
+) -> Result<Opened, Refusal> {
+    let plan = pool.plan();
+    let value = match startup.replication() {
+        Replication::Database => "database",
+        Replication::Physical | Replication::No => "true",
+    };
+    let mut parameters = vec![("replication".to_owned(), value.to_owned())];
+    let settings = startup.settings();
+    parameters.extend(settings.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    let mut last = None;
+    for candidate in plan.recipe.locate.candidates() {
+        let Some(connection) = candidate.connections.try_take() else {
+            continue;
+        };
+        let target = Target {
+            address: candidate.address.clone(),
+            database: &plan.recipe.dbname,
+            user: &pool.key.user,
+            credentials: &plan.recipe.credentials,
+            parameters: &parameters,
+            liveness: liveness(&plan.settings),
+            no_settings: hub.registry.commons.interners.no_settings(),
+        };
+        let limit = plan.settings.server_connect_timeout;
+        let tried = tokio::time::timeout(limit, login(&target)).await;
+        match tried {
+            Ok(Ok((server, _))) => {
+                if plan
+                    .recipe
+                    .locate
+                    .inspect(&candidate.address, &server.welcome)
+                {
+                    return Ok((server, connection));
+                }
+            }
+            Ok(Err(e)) => last = Some(e),
+            Err(_elapsed) => {
+                let host = candidate.address.to_string();
+                last = Some(LoginError::Timeout { host, limit });
+            }
+        }
+    }
+    Err(last.map_or_else(
+        || Refusal::fatal("53300", "no host can take another replication connection"),
+        |e| e.refusal(),
+    ))
+}

@@ -1,0 +1,366 @@
+//! Where a session can be found by others on its worker: by the sweep that enforces its deadlines,
+//! by a cancel request, and by a shutdown.
+//!
+//! Nobody touches a session from outside: they leave an [`Order`] on its seat and wake it, and the
+//! session obeys at its next poll. So a session needs no timer and no lock.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::oneshot;
+
+use crate::config::PoolSettings;
+use crate::error::{LoginError, Refusal};
+use crate::pool::Pool;
+use crate::relay::Meter;
+
+/// How long a cancelled query may take to end before its session is ended instead.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a session that was told to end may take to take in its last message.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
+
+/// What a session is asked to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Cancel what is running; tell the sender when it is done.
+    Cancel(Option<oneshot::Sender<()>>),
+    /// Tell the client that it waits.
+    Notify(Duration),
+    /// Stop waiting for a server.
+    StopWaiting(Box<Refusal>),
+    /// Stop waiting, and say how the queue is.
+    WaitTimeout(Duration),
+    /// End the session with this.
+    End(Box<Refusal>),
+    /// Close, whatever is unsent.
+    Abort,
+    /// Look at what has changed (a reload, a shutdown).
+    LookUp,
+}
+
+/// What a session is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Between transactions.
+    Idle,
+    /// In the queue for a server.
+    Waiting,
+    /// It has a server.
+    Active,
+    /// It is ending, and sends what is unsent.
+    Closing,
+}
+
+/// What a cancel request must show.
+#[derive(Debug)]
+pub enum CancelKey {
+    /// Up to protocol 3.1.
+    Short([u8; 4]),
+    /// From protocol 3.2 on.
+    Long(Box<[u8; 32]>),
+}
+
+impl CancelKey {
+    /// A random one for a session that speaks protocol 3.`minor`.
+    #[must_use]
+    pub fn random(minor: u16) -> Self {
+        if minor >= 2 {
+            Self::Long(Box::new(rand::random()))
+        } else {
+            Self::Short(rand::random())
+        }
+    }
+
+    /// The key as it is sent.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(key) => key,
+            Self::Long(key) => &**key,
+        }
+    }
+
+    /// Whether `shown` is the key, in a time that does not tell how much of it is (trap 18).
+    #[must_use]
+    pub fn matches(&self, shown: &[u8]) -> bool {
+        let key = self.bytes();
+        key.len() == shown.len()
+            && key.iter().zip(shown).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Seat {
+    key: CancelKey,
+    orders: RefCell<Vec<Order>>,
+    waker: RefCell<Option<Waker>>,
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    meter: Cell<Meter>,
+    /// The deadline that was acted upon, so that it is not twice.
+    done: Cell<Option<Instant>>,
+    pool: Arc<Pool>,
+    settings: RefCell<Arc<PoolSettings>>,
+}
+
+impl Seat {
+    /// Enters a phase.
+    #[inline]
+    pub fn enter(&self, phase: Phase, now: Instant) {
+        self.phase.set(phase);
+        self.since.set(now);
+    }
+
+    /// Notes the times of the work running.
+    #[inline]
+    pub fn note(&self, meter: Meter) {
+        self.meter.set(meter);
+    }
+
+    /// The session's settings have changed.
+    pub fn set_settings(&self, settings: Arc<PoolSettings>) {
+        *self.settings.borrow_mut() = settings;
+    }
+
+    /// Where the session is woken.
+    pub fn set_waker(&self, waker: &Waker) {
+        *self.waker.borrow_mut() = Some(waker.clone());
+    }
+
+    /// Orders to obey, in the order in which they came.
+    #[inline]
+    #[must_use]
+    pub fn has_orders(&self) -> bool {
+        !self.orders.borrow().is_empty()
+    }
+
+    /// Takes the orders.
+    #[must_use]
+    pub fn take_orders(&self) -> Vec<Order> {
+        std::mem::take(&mut self.orders.borrow_mut())
+    }
+
+    /// Leaves an order and wakes the session.
+    pub fn order(&self, order: Order) {
+        self.orders.borrow_mut().push(order);
+        self.wake();
+    }
+
+    /// Wakes the session.
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// What is overdue at `now`.
+    fn overdue(&self, now: Instant) -> Option<Order> {
+        let settings = self.settings.borrow();
+        let since = self.since.get();
+        let passed = |since: Instant, limit: Option<Duration>| {
+            limit.filter(|l| now.saturating_duration_since(since) >= *l)
+        };
+        match self.phase.get() {
+            Phase::Idle => passed(since, settings.client_idle_timeout)
+                .map(|limit| Order::End(Box::new(Refusal::idle_timeout(limit)))),
+            Phase::Waiting => self.overdue_waiting(&settings, now),
+            Phase::Active => self.overdue_active(&settings, now),
+            Phase::Closing => passed(since, Some(CLOSING_MAX)).map(|_| Order::Abort),
+        }
+    }
+
+    fn overdue_waiting(&self, settings: &PoolSettings, now: Instant) -> Option<Order> {
+        let since = self.since.get();
+        let waited = now.saturating_duration_since(since);
+        if let Some(limit) = settings.query_wait_timeout.filter(|l| waited >= *l) {
+            return Some(Order::WaitTimeout(limit));
+        }
+        if let Some(error) = self.pool.hopeless(waited, now) {
+            return Some(Order::StopWaiting(Box::new(waiting_in_vain(&error))));
+        }
+        let notify = settings.query_wait_notify.is_some_and(|l| waited >= l);
+        if notify && self.done.replace(Some(since)) != Some(since) {
+            return Some(Order::Notify(waited));
+        }
+        None
+    }
+
+    fn overdue_active(&self, settings: &PoolSettings, now: Instant) -> Option<Order> {
+        let meter = self.meter.get();
+        let passed = |since: Option<Instant>, limit: Option<Duration>| {
+            limit.filter(|l| since.is_some_and(|s| now.saturating_duration_since(s) >= *l))
+        };
+        let end = |refusal| Some(Order::End(Box::new(refusal)));
+        if let Some(limit) = passed(meter.transaction, settings.transaction_timeout) {
+            return end(Refusal::transaction_timeout(limit));
+        }
+        if let Some(limit) = passed(meter.idle_since, settings.idle_transaction_timeout) {
+            return end(Refusal::idle_transaction_timeout(limit));
+        }
+        if let Some(limit) = passed(meter.query, settings.query_timeout) {
+            // First as statement_timeout does it; a server that does not react is given up.
+            if self.done.replace(meter.query) != meter.query {
+                return Some(Order::Cancel(None));
+            }
+            if passed(meter.query, Some(limit + CANCEL_GRACE)).is_some() {
+                return end(Refusal::query_timeout(limit));
+            }
+        }
+        let quiet = meter.query.is_none() && meter.transaction.is_none();
+        let limit = passed(meter.now, settings.client_idle_timeout).filter(|_| quiet);
+        limit.and_then(|limit| end(Refusal::idle_timeout(limit)))
+    }
+}
+
+/// What a client is told whose server cannot be reached; the session may outlive the outage.
+#[must_use]
+pub(super) fn waiting_in_vain(error: &LoginError) -> Refusal {
+    Refusal {
+        fatal: false,
+        ..error.refusal()
+    }
+}
+
+/// The sessions of a worker.
+#[derive(Debug, Default)]
+pub struct Seats {
+    taken: RefCell<Slab<Rc<Seat>>>,
+}
+
+impl Seats {
+    /// A seat for a session of `pool`.
+    pub fn take(self: &Rc<Self>, pool: Arc<Pool>, key: CancelKey, now: Instant) -> Seated {
+        let settings = Arc::clone(&pool.plan().settings);
+        let seat = Rc::new(Seat {
+            key,
+            orders: RefCell::default(),
+            waker: RefCell::default(),
+            phase: Cell::new(Phase::Idle),
+            since: Cell::new(now),
+            meter: Cell::default(),
+            done: Cell::new(None),
+            pool,
+            settings: RefCell::new(settings),
+        });
+        let number = self.taken.borrow_mut().insert(Rc::clone(&seat));
+        Seated {
+            seat,
+            number,
+            seats: Rc::clone(self),
+        }
+    }
+
+    /// The seat of this number, if `shown` is its key.
+    #[must_use]
+    pub fn find(&self, number: usize, shown: &[u8]) -> Option<Rc<Seat>> {
+        let taken = self.taken.borrow();
+        taken
+            .get(number)
+            .filter(|seat| seat.key.matches(shown))
+            .cloned()
+    }
+
+    /// Acts upon what is overdue.
+    pub fn sweep(&self, now: Instant) {
+        let overdue: Vec<(Rc<Seat>, Order)> = self
+            .taken
+            .borrow()
+            .iter()
+            .filter(|(_, seat)| !seat.has_orders())
+            .filter_map(|(_, seat)| seat.overdue(now).map(|order| (Rc::clone(seat), order)))
+            .collect();
+        for (seat, order) in overdue {
+            seat.order(order);
+        }
+    }
+
+    /// Gives every session the same order.
+    pub fn order_all(&self, order: impl Fn() -> Order) {
+        let all: Vec<Rc<Seat>> = self
+            .taken
+            .borrow()
+            .iter()
+            .map(|(_, s)| Rc::clone(s))
+            .collect();
+        for seat in all {
+            seat.order(order());
+        }
+    }
+
+    /// How many sessions are in `phase`.
+    #[must_use]
+    pub fn count(&self, phase: Phase) -> usize {
+        let taken = self.taken.borrow();
+        taken.iter().filter(|(_, s)| s.phase.get() == phase).count()
+    }
+}
+
+/// A seat that is free again when dropped.
+#[derive(Debug)]
+pub struct Seated {
+    seat: Rc<Seat>,
+    number: usize,
+    seats: Rc<Seats>,
+}
+
+impl Seated {
+    /// Its number among those of its worker.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// What a cancel request must show.
+    #[must_use]
+    pub fn cancel_key(&self) -> &[u8] {
+        self.seat.key.bytes()
+    }
+
+    /// The seat itself.
+    #[must_use]
+    pub fn share(&self) -> Rc<Seat> {
+        Rc::clone(&self.seat)
+    }
+}
+
+impl std::ops::Deref for Seated {
+    type Target = Seat;
+    #[inline]
+    fn deref(&self) -> &Seat {
+        &self.seat
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.seats.taken.borrow_mut().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t18_keys_are_compared_whole() {
+        let key = CancelKey::Short([1, 2, 3, 4]);
+        assert!(key.matches(&[1, 2, 3, 4]));
+        for wrong in [
+            &[1, 2, 3][..],
+            &[1, 2, 3, 5],
+            &[0, 2, 3, 4],
+            &[1, 2, 3, 4, 0],
+            &[],
+        ] {
+            assert!(!key.matches(wrong));
+        }
+        assert_eq!(CancelKey::random(2).bytes().len(), 32);
+        assert_eq!(CancelKey::random(0).bytes().len(), 4);
+    }
+}

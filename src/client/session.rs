@@ -1,0 +1,520 @@
+//! A session: idle, waiting for a server, or with one.
+//!
+//! ```text
+//!          a message that needs a server
+//!   Idle ------------------------------> Active     (a server idles on this worker)
+//!    ^ ------------> Waiting ----------> Active     (it does not)
+//!    |                  | cancelled, timed out: the error, then Idle
+//!    +-- the server owes nothing -------- Active
+//!   any --Terminate, end of stream--> gone;   any --an error that ends it--> Closing --> gone
+//! ```
+//! One task, polled by hand: the whole path of a query is in this file and the relay's. Nothing
+//! here is kept in a timer; deadlines come as orders from the sweep.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use pooler_protocol::backend::{Report, write_notice, write_ready_idle};
+use pooler_protocol::frame::{HEADER_LEN, Header};
+use pooler_protocol::frontend::tag;
+
+use super::admit::Holdings;
+use super::seat::{Order, Phase, Seated, waiting_in_vain};
+use super::{Drain, Hub, farewell};
+use crate::buffer::{SCRATCH_LEN, Scratch};
+use crate::config::PoolMode;
+use crate::error::{Refusal, ServerFault};
+use crate::pool::{Checkout, LocalPool, Wait};
+use crate::relay::{ClientSide, Ended, Fill, Meter, Outcome, Relay, Rules};
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Waiting(Wait),
+    Active(Checkout),
+    Closing,
+}
+
+/// What the bytes at hand call for.
+enum Need {
+    /// Nothing more.
+    Nothing,
+    /// A server, for the bytes from here on.
+    Server(usize),
+    /// The end of the session.
+    Leave,
+}
+
+/// What a step of the session came to.
+enum Step {
+    /// The state has changed: go on.
+    Again,
+    /// Nothing to do until something happens.
+    Sleep,
+    /// It is over.
+    End,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Session {
+    hub: Rc<Hub>,
+    client: ClientSide,
+    state: State,
+    local: Rc<LocalPool>,
+    rules: Rules,
+    meter: Meter,
+    seat: Seated,
+    /// The version of the pool's plan that the rules are from.
+    version: u32,
+    /// After an error without a server: everything up to Sync is dropped.
+    discarding: bool,
+    _holdings: Holdings,
+}
+
+impl Session {
+    /// Of a client that has just been let in.
+    #[must_use]
+    pub(super) fn new(
+        hub: Rc<Hub>,
+        client: ClientSide,
+        local: Rc<LocalPool>,
+        seat: Seated,
+        holdings: Holdings,
+    ) -> Self {
+        let mut session = Self {
+            hub,
+            client,
+            state: State::Idle,
+            rules: Rules {
+                max_prepared_statements: 0,
+                release_between_transactions: true,
+                refuse_transactions: false,
+            },
+            meter: Meter::default(),
+            seat,
+            version: 0,
+            discarding: false,
+            _holdings: holdings,
+            local,
+        };
+        session.look_up_rules();
+        session
+    }
+
+    /// Serves the client to the end.
+    pub(super) async fn run(mut self) {
+        std::future::poll_fn(|cx| {
+            self.seat.set_waker(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.leave_server();
+    }
+
+    fn look_up_rules(&mut self) {
+        let pool = self.local.shared();
+        self.version = pool.version();
+        let settings = Arc::clone(&pool.plan().settings);
+        self.rules = Rules {
+            max_prepared_statements: settings.max_prepared_statements,
+            release_between_transactions: settings.pool_mode != PoolMode::Session,
+            refuse_transactions: settings.pool_mode == PoolMode::Statement,
+        };
+        self.seat.set_settings(settings);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let scratch = Rc::clone(&self.hub.scratch);
+        let scratch = &mut *scratch.borrow_mut();
+        if self.seat.has_orders() && matches!(self.obey(), Step::End) {
+            return Poll::Ready(());
+        }
+        loop {
+            let step = match &self.state {
+                State::Idle => self.poll_idle(cx, scratch),
+                State::Waiting(_) => self.poll_waiting(cx, scratch),
+                State::Active(_) => self.poll_active(cx, scratch, None),
+                State::Closing => self.poll_closing(cx),
+            };
+            match step {
+                Step::Again => {}
+                Step::Sleep => return Poll::Pending,
+                Step::End => return Poll::Ready(()),
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_idle(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Step {
+        let client = &mut self.client;
+        match client.outbox.poll_flush(&mut client.stream, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Step::End,
+            Poll::Pending => return Step::Sleep,
+        }
+        if self.version != self.local.shared().version() {
+            if self.local.shared().is_retired() {
+                return self.end_with(&Refusal::reconfigured());
+            }
+            self.look_up_rules();
+        }
+        if self.hub.draining.get() == Some(Drain::Clients) {
+            return self.end_with(&Refusal::shutting_down());
+        }
+        let n = match self.client.poll_fill(cx, scratch) {
+            Poll::Ready(Ok(Fill::Bytes(n))) => n,
+            Poll::Ready(Ok(Fill::End) | Err(_)) => return Step::End,
+            Poll::Pending => return Step::Sleep,
+        };
+        match self.inspect(&scratch.input[..n]) {
+            Ok(Need::Nothing) => Step::Again,
+            Ok(Need::Server(from)) => self.need_server(cx, scratch, from..n),
+            Ok(Need::Leave) => Step::End,
+            Err(refusal) => self.end_with(&refusal),
+        }
+    }
+
+    /// Does what needs no server, and finds the first message that does.
+    #[inline]
+    fn inspect(&mut self, input: &[u8]) -> Result<Need, Refusal> {
+        let mut at = 0;
+        while let Some(header) = Header::read(&input[at..]).map_err(Refusal::client_protocol)? {
+            let here = header.len.min(input.len() - at);
+            let whole = here == header.len;
+            match header.tag {
+                tag::TERMINATE => return Ok(Need::Leave),
+                tag::SYNC if whole => {
+                    self.discarding = false;
+                    self.client.outbox.append(write_ready_idle);
+                }
+                _ if self.discarding => self.client.drop = header.len - here,
+                // PostgreSQL ignores them outside of COPY; Flush has nothing to flush.
+                tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {
+                    self.client.drop = header.len - here;
+                }
+                tag::QUERY
+                | tag::PARSE
+                | tag::BIND
+                | tag::DESCRIBE
+                | tag::CLOSE
+                | tag::EXECUTE
+                | tag::FUNCTION_CALL
+                | tag::SYNC => {
+                    // A short message is waited for before a server is: a slow sender holds none.
+                    if whole || header.len > SCRATCH_LEN {
+                        return Ok(Need::Server(at));
+                    }
+                    break;
+                }
+                other => {
+                    return Err(Refusal::client_protocol(format_args!(
+                        "invalid frontend message type {other}"
+                    )));
+                }
+            }
+            at += here;
+        }
+        self.client.carry.replace(&input[at..]);
+        Ok(Need::Nothing)
+    }
+
+    #[inline]
+    fn need_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        range: Range<usize>,
+    ) -> Step {
+        if let Some(checkout) = self.local.try_checkout() {
+            self.state = State::Active(checkout);
+            self.meter = Meter::default();
+            return self.poll_active(cx, scratch, Some(range));
+        }
+        self.client.carry.replace(&scratch.input[range]);
+        let now = Instant::now();
+        match self.local.wait(now) {
+            Ok(wait) => {
+                self.state = State::Waiting(wait);
+                self.seat.enter(Phase::Waiting, now);
+                Step::Again
+            }
+            Err(error) => {
+                self.refuse(&waiting_in_vain(&error));
+                Step::Again
+            }
+        }
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Step {
+        let State::Waiting(wait) = &mut self.state else {
+            return Step::Again;
+        };
+        let since = wait.since();
+        match wait.poll(cx) {
+            Poll::Ready(Ok(checkout)) => {
+                self.local.counters().wait_seconds.record(since.elapsed());
+                self.state = State::Active(checkout);
+                self.meter = Meter::default();
+                self.client.unread = true;
+                return Step::Again;
+            }
+            Poll::Ready(Err(error)) => {
+                self.refuse(&waiting_in_vain(&error));
+                return Step::Again;
+            }
+            Poll::Pending => {}
+        }
+        // A client that leaves the queue is seen at once; what it says meanwhile is kept.
+        while self.client.carry.len() < SCRATCH_LEN {
+            let room = &mut scratch.input[..SCRATCH_LEN];
+            match self.client.stream.poll_read(cx, room) {
+                Poll::Ready(Ok(n)) if n > 0 => self.client.carry.push(&scratch.input[..n]),
+                Poll::Ready(_) => return Step::End,
+                Poll::Pending => break,
+            }
+        }
+        let client = &mut self.client;
+        match client.outbox.poll_flush(&mut client.stream, cx) {
+            Poll::Ready(Err(_)) => Step::End,
+            _ => Step::Sleep,
+        }
+    }
+
+    #[inline]
+    fn poll_active(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        fresh: Option<Range<usize>>,
+    ) -> Step {
+        let State::Active(checkout) = &mut self.state else {
+            return Step::Again;
+        };
+        let polled = Relay {
+            client: &mut self.client,
+            server: checkout,
+            scratch,
+            interners: &self.hub.registry.commons.interners,
+            counters: self.local.counters(),
+            meter: &mut self.meter,
+            rules: self.rules,
+        }
+        .poll(cx, fresh);
+        let Poll::Ready(outcome) = polled else {
+            self.seat.note(self.meter);
+            self.seat
+                .enter(Phase::Active, self.meter.now.unwrap_or_else(Instant::now));
+            return Step::Sleep;
+        };
+        match outcome {
+            Outcome::Done(proof) => {
+                let now = self.meter.now.unwrap_or_else(Instant::now);
+                if let Some(checkout) = self.take_server() {
+                    if checkout.dirty {
+                        farewell::clean_and_release(checkout);
+                    } else {
+                        checkout.release(proof, now);
+                    }
+                }
+                self.seat.enter(Phase::Idle, now);
+                Step::Again
+            }
+            Outcome::ClientLeft => Step::End,
+            Outcome::Refused(refusal) => {
+                // What was read with the offence was not sent; the ledger cannot know.
+                drop(self.take_server());
+                self.end_with(&refusal)
+            }
+            Outcome::ServerLost(fault) => self.server_lost(&fault),
+        }
+    }
+
+    fn server_lost(&mut self, fault: &ServerFault) -> Step {
+        let Some(checkout) = self.take_server() else {
+            return Step::End;
+        };
+        let host = checkout.identity.host.clone();
+        tracing::info!(server = %host, pool = %self.local.shared().key, "server connection lost: {fault}");
+        if checkout.said_goodbye {
+            // PostgreSQL has told the client already.
+            self.state = State::Closing;
+            self.seat.enter(Phase::Closing, Instant::now());
+            return Step::Again;
+        }
+        self.end_with(&Refusal::server_gone(&host, fault))
+    }
+
+    fn take_server(&mut self) -> Option<Checkout> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Active(checkout) => Some(checkout),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// What remains of a server when the client has gone.
+    fn leave_server(&mut self) {
+        let by_session = !self.rules.release_between_transactions;
+        let Some(mut checkout) = self.take_server() else {
+            return;
+        };
+        checkout.dirty |= by_session;
+        let half_sent = self.client.pass > 0 || !checkout.outbox.is_empty();
+        let interrupt = self.client.ended != Ended::Terminate;
+        farewell::settle(&self.hub, checkout, half_sent, interrupt);
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Step {
+        let client = &mut self.client;
+        match client.outbox.poll_flush(&mut client.stream, cx) {
+            Poll::Pending => Step::Sleep,
+            Poll::Ready(_) => Step::End,
+        }
+    }
+
+    /// Tells the client why, and closes when it has taken that in.
+    fn end_with(&mut self, refusal: &Refusal) -> Step {
+        self.local.counters().errors.add(1);
+        self.leave_server();
+        self.client.outbox.append(|out| refusal.write(out));
+        self.state = State::Closing;
+        self.seat.enter(Phase::Closing, Instant::now());
+        Step::Again
+    }
+
+    /// An error in place of the reply to the message that waits: as a server would give it, the
+    /// rest of an extended batch is dropped and ReadyForQuery comes at its Sync (trap 10).
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.local.counters().errors.add(1);
+        self.state = State::Idle;
+        self.seat.enter(Phase::Idle, Instant::now());
+        self.client.outbox.append(|out| refusal.write(out));
+        let carried = self.client.carry.take();
+        let simple = matches!(carried.first(), Some(&(tag::QUERY | tag::FUNCTION_CALL)));
+        if !simple {
+            self.discarding = true;
+            self.client.carry.replace(&carried);
+            self.client.unread = true;
+            return;
+        }
+        self.client.outbox.append(write_ready_idle);
+        let len = match Header::read(&carried) {
+            Ok(Some(header)) => header.len,
+            _ => HEADER_LEN,
+        };
+        let here = len.min(carried.len());
+        self.client.drop = len - here;
+        self.client.carry.replace(&carried[here..]);
+        self.client.unread = here < carried.len();
+    }
+
+    /// Does what others asked for.
+    fn obey(&mut self) -> Step {
+        for order in self.seat.take_orders() {
+            match order {
+                Order::LookUp => {}
+                Order::Abort => return Step::End,
+                Order::End(refusal) => {
+                    if !matches!(self.state, State::Closing) {
+                        self.end_with(&refusal);
+                    }
+                }
+                Order::Notify(waited) if matches!(self.state, State::Waiting(_)) => {
+                    self.notify(waited);
+                }
+                Order::StopWaiting(refusal) if matches!(self.state, State::Waiting(_)) => {
+                    self.refuse(&refusal);
+                }
+                Order::WaitTimeout(limit) => {
+                    if let State::Waiting(wait) = &self.state {
+                        let refusal = self.queue_refusal(wait, limit);
+                        self.refuse(&refusal);
+                    }
+                }
+                Order::Cancel(done) => self.cancel(done),
+                Order::Notify(_) | Order::StopWaiting(_) => {}
+            }
+        }
+        Step::Again
+    }
+
+    fn queue_refusal(&self, wait: &Wait, limit: std::time::Duration) -> Refusal {
+        let numbers = self.local.shared().numbers();
+        let size = self.local.shared().plan().settings.pool_size;
+        if let Some(error) = self.local.shared().last_failure() {
+            return waiting_in_vain(&error);
+        }
+        Refusal::error(
+            "53400",
+            format!(
+                "query_wait_timeout: no server connection of {} became free in {limit:?}",
+                self.local.shared().key
+            ),
+        )
+        .detail(format!(
+            "{} of {size} server connections are in use; this session is number {} of {} in the \
+             queue and has waited for {:.1?}.",
+            numbers.servers - numbers.idle.min(numbers.servers),
+            wait.position(),
+            numbers.waiting,
+            wait.since().elapsed(),
+        ))
+        .hint("Look for long transactions in this pool, raise pool_size, or raise query_wait_timeout.")
+    }
+
+    fn notify(&mut self, waited: std::time::Duration) {
+        let State::Waiting(wait) = &self.state else {
+            return;
+        };
+        let message = format!(
+            "waiting for a server connection for {:.1?}, number {} in the queue of {}",
+            waited,
+            wait.position(),
+            self.local.shared().key
+        );
+        let report = Report {
+            severity: "NOTICE",
+            sqlstate: "00000",
+            message: &message,
+            detail: "",
+            hint: "",
+        };
+        self.client.outbox.append(|out| write_notice(out, &report));
+    }
+
+    /// A cancel reaches what this session runs now, or nothing (traps 13, 16).
+    fn cancel(&mut self, done: Option<tokio::sync::oneshot::Sender<()>>) {
+        let checkout = match &self.state {
+            State::Waiting(_) => return self.refuse(&Refusal::cancelled_in_queue()),
+            State::Active(checkout) => checkout,
+            State::Idle | State::Closing => return,
+        };
+        if !checkout.ledger.is_busy() || checkout.identity.cancel_key.is_empty() {
+            return;
+        }
+        let Some(flying) = checkout.cancels.take_off() else {
+            return;
+        };
+        self.local.counters().cancels.add(1);
+        let settings = &self.local.shared().plan().settings;
+        let limit = settings
+            .cancel_wait_timeout
+            .unwrap_or(std::time::Duration::from_secs(60));
+        let identity = Arc::clone(&checkout.identity);
+        let canceller = self.hub.canceller.clone();
+        let seat = self.seat.share();
+        tokio::task::spawn_local(async move {
+            canceller.send(identity, flying, limit).await;
+            // The session may have waited only for this to give its server back.
+            seat.wake();
+            drop(done);
+        });
+    }
+}

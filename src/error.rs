@@ -1,0 +1,408 @@
+//! What goes wrong, who erred, and what a client is told.
+//!
+//! Every error that a client can get from the pooler itself is made here, so that SQLSTATE, text
+//! and hint of each stand in one place. Errors of PostgreSQL are passed on as they came and never
+//! pass through here.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pooler_protocol::auth::{MessageError, ScramError};
+use pooler_protocol::backend::{ErrorView, Report, write_error};
+use pooler_protocol::frame::BadLength;
+use pooler_protocol::ledger::Violation;
+
+/// An ErrorResponse of the pooler's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whether the session ends with it.
+    pub fatal: bool,
+    /// Five characters (PostgreSQL documentation, "PostgreSQL Error Codes").
+    pub sqlstate: String,
+    /// One line.
+    pub message: String,
+    /// More of it; may be empty.
+    pub detail: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl Refusal {
+    /// An error that ends the session.
+    pub fn fatal(sqlstate: &str, message: impl Into<String>) -> Self {
+        Self {
+            fatal: true,
+            sqlstate: sqlstate.to_owned(),
+            message: message.into(),
+            detail: String::new(),
+            hint: String::new(),
+        }
+    }
+
+    /// An error that ends the statement; the session goes on.
+    pub fn error(sqlstate: &str, message: impl Into<String>) -> Self {
+        Self {
+            fatal: false,
+            ..Self::fatal(sqlstate, message)
+        }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// The same with a detail.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// Appends the ErrorResponse.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let severity = if self.fatal { "FATAL" } else { "ERROR" };
+        let report = Report {
+            severity,
+            sqlstate: &self.sqlstate,
+            message: &self.message,
+            detail: &self.detail,
+            hint: &self.hint,
+        };
+        write_error(out, &report);
+    }
+
+    /// A limit on clients is reached.
+    #[must_use]
+    pub fn too_many_clients(limit: &str, value: usize) -> Self {
+        Self::fatal("53300", format!("too many clients: {limit} is {value}")).hint(format!(
+            "Close sessions that are not used, or raise {limit} in the pooler's configuration."
+        ))
+    }
+
+    /// The user, the database or the password is wrong: which one is nobody's business.
+    #[must_use]
+    pub fn wrong_password(user: &str) -> Self {
+        Self::fatal(
+            "28P01",
+            format!("password authentication failed for user \"{user}\""),
+        )
+    }
+
+    /// The pooler is stopping.
+    #[must_use]
+    pub fn shutting_down() -> Self {
+        Self::fatal("57P01", "the pooler is shutting down")
+            .hint("Connect again; another pooler may take over.")
+    }
+
+    /// The session's database or user is no longer in the configuration.
+    #[must_use]
+    pub fn reconfigured() -> Self {
+        Self::fatal(
+            "57P01",
+            "the pooler was reconfigured without this database or user",
+        )
+        .hint("Connect again.")
+    }
+
+    /// `client_login_timeout` passed.
+    #[must_use]
+    pub fn login_timeout(limit: Duration) -> Self {
+        Self::fatal(
+            "08P01",
+            format!("the login took longer than client_login_timeout ({limit:?})"),
+        )
+        .hint("Send the startup packet and the password at once, or raise client_login_timeout.")
+    }
+
+    /// `client_idle_timeout` passed.
+    #[must_use]
+    pub fn idle_timeout(limit: Duration) -> Self {
+        Self::fatal(
+            "57P05",
+            format!(
+                "terminating the session: idle for longer than client_idle_timeout ({limit:?})"
+            ),
+        )
+        .hint("Connect again when there is work, or raise client_idle_timeout.")
+    }
+
+    /// `idle_transaction_timeout` passed.
+    #[must_use]
+    pub fn idle_transaction_timeout(limit: Duration) -> Self {
+        Self::fatal(
+            "25P03",
+            format!(
+                "terminating the session: idle in a transaction for longer than \
+                 idle_transaction_timeout ({limit:?})"
+            ),
+        )
+        .hint(
+            "End transactions before waiting for anything else, or raise idle_transaction_timeout.",
+        )
+    }
+
+    /// `transaction_timeout` passed.
+    #[must_use]
+    pub fn transaction_timeout(limit: Duration) -> Self {
+        Self::fatal(
+            "25P04",
+            format!(
+                "terminating the session: the transaction took longer than transaction_timeout \
+                 ({limit:?})"
+            ),
+        )
+        .hint("Use shorter transactions, or raise transaction_timeout.")
+    }
+
+    /// `query_timeout` passed and the server did not react to the cancel.
+    #[must_use]
+    pub fn query_timeout(limit: Duration) -> Self {
+        Self::fatal(
+            "57014",
+            format!(
+                "terminating the session: the query took longer than query_timeout ({limit:?}) and \
+                 the server did not react to the cancel"
+            ),
+        )
+        .hint("See whether the server's host is well.")
+    }
+
+    /// The client cancelled while it waited for a server connection.
+    #[must_use]
+    pub fn cancelled_in_queue() -> Self {
+        Self::error("57014", "canceling statement due to user request")
+            .detail("The statement was waiting for a server connection; it was not sent.")
+    }
+
+    /// A statement of a client did not fit.
+    #[must_use]
+    pub fn statement_memory(limit: usize) -> Self {
+        Self::fatal(
+            "53200",
+            format!("prepared statements take more than prepared_statement_memory ({limit} bytes)"),
+        )
+        .hint("Close statements that are not used, or raise prepared_statement_memory.")
+    }
+
+    /// Pooling by statement meets a transaction block.
+    #[must_use]
+    pub fn transaction_in_statement_mode() -> Self {
+        Self::fatal(
+            "08P01",
+            "transaction blocks are not allowed with pool_mode = \"statement\"",
+        )
+        .hint("Set pool_mode = \"transaction\" for this database, or do not use BEGIN.")
+    }
+
+    /// The client broke the protocol.
+    #[must_use]
+    pub fn client_protocol(what: impl fmt::Display) -> Self {
+        Self::fatal("08P01", format!("protocol violation: {what}"))
+            .hint("This is a fault of the client's driver, or something else speaks on this port.")
+    }
+
+    /// The server went away while it worked for the client.
+    #[must_use]
+    pub fn server_gone(host: &str, why: impl fmt::Display) -> Self {
+        Self::fatal(
+            "08006",
+            format!("the connection to the server {host} was lost: {why}"),
+        )
+        .hint("If a transaction was open, it was not committed, unless its COMMIT was running.")
+    }
+}
+
+/// Why a server connection could not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoginError {
+    /// Nothing answers there, or nobody can be found under the name.
+    #[error("cannot connect to {host}: {source}")]
+    Unreachable {
+        /// Host and port.
+        host: String,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// It did not answer in time.
+    #[error("{host} did not complete the login within server_connect_timeout ({limit:?})")]
+    Timeout {
+        /// Host and port.
+        host: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// PostgreSQL refused.
+    #[error("{host} refused the login: {message} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// Host and port.
+        host: String,
+        /// As it was sent; `XX000` if none was.
+        sqlstate: String,
+        /// As it was sent.
+        message: String,
+    },
+    /// The server asks for a proof that the pooler cannot give.
+    #[error("{host} asks for {asked}, for which the pooler has no {missing} of this user")]
+    NoCredentials {
+        /// Host and port.
+        host: String,
+        /// The method.
+        asked: &'static str,
+        /// What would be needed.
+        missing: &'static str,
+    },
+    /// What the server says is not PostgreSQL's protocol, or it failed to prove who it is.
+    #[error("{host} broke the protocol during login: {what}")]
+    Protocol {
+        /// Host and port.
+        host: String,
+        /// What was wrong.
+        what: String,
+    },
+    /// No host of the cluster takes writes.
+    #[error("no primary among the hosts of cluster {cluster}: {why}")]
+    NoPrimary {
+        /// The cluster's name.
+        cluster: String,
+        /// What each host said.
+        why: String,
+    },
+}
+
+/// What a failed login means for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The server is away or starting and may be back at any moment: keep waiting, ask often.
+    Returning,
+    /// It answers but cannot serve now: keep waiting, ask ever more seldom.
+    Temporary,
+    /// This user and database will not get in until somebody changes something.
+    Permanent,
+}
+
+impl LoginError {
+    /// What it means for those who wait (trap 43).
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        match self {
+            Self::Unreachable { .. } | Self::NoPrimary { .. } => Outlook::Returning,
+            Self::Refused { sqlstate, .. } if sqlstate == "57P03" || sqlstate == "57P01" => {
+                Outlook::Returning
+            }
+            // Wrong password, authorization, database, role: classes 28 and 3D, and 42501.
+            Self::Refused { sqlstate, .. }
+                if sqlstate.starts_with("28")
+                    || sqlstate.starts_with("3D")
+                    || sqlstate == "42501"
+                    || sqlstate == "42704" =>
+            {
+                Outlook::Permanent
+            }
+            Self::NoCredentials { .. } => Outlook::Permanent,
+            Self::Refused { .. } | Self::Timeout { .. } | Self::Protocol { .. } => {
+                Outlook::Temporary
+            }
+        }
+    }
+
+    /// What clients are told.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let message = self.to_string();
+        match self {
+            Self::Refused {
+                sqlstate, message, ..
+            } => Refusal::fatal(sqlstate, message.clone())
+                .detail("PostgreSQL said this when the pooler logged in for this session."),
+            Self::NoCredentials { .. } => Refusal::fatal("28P01", message).hint(
+                "Put the user's password, or the verifier that the server has, into [users] or the \
+                 userlist file.",
+            ),
+            Self::Protocol { .. } => {
+                Refusal::fatal("08P01", message).hint("See what listens on that port.")
+            }
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::NoPrimary { .. } => {
+                Refusal::fatal("08001", message)
+                    .hint("See whether PostgreSQL runs there and can be reached from the pooler.")
+            }
+        }
+    }
+
+    /// The error that a server sent instead of letting the pooler in.
+    #[must_use]
+    pub fn refused(host: &str, error: &ErrorView<'_>) -> Self {
+        Self::Refused {
+            host: host.to_owned(),
+            sqlstate: error.sqlstate().unwrap_or("XX000").to_owned(),
+            message: error.message(),
+        }
+    }
+}
+
+/// Why a server connection that was in use is not usable any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerFault {
+    /// It closed the connection.
+    #[error("it closed the connection")]
+    Closed,
+    /// The connection broke.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It said something that nobody asked for.
+    #[error("{0}")]
+    Violation(#[from] Violation),
+    /// A length that cannot be.
+    #[error("{0}")]
+    Length(#[from] BadLength),
+    /// It refused settings that another server accepted.
+    #[error("it refused the session's settings: {0}")]
+    Settings(String),
+    /// It did not come to rest in time.
+    #[error("it did not answer in time")]
+    Timeout,
+}
+
+/// Why a login of a client ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientLoginError {
+    /// It hung up, or never said anything that deserves an answer.
+    #[error("the client left during login: {0}")]
+    Gone(String),
+    /// It gets this and is closed.
+    #[error("{}", .0.message)]
+    Refused(Box<Refusal>),
+}
+
+impl From<Refusal> for ClientLoginError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl From<io::Error> for ClientLoginError {
+    fn from(e: io::Error) -> Self {
+        Self::Gone(e.to_string())
+    }
+}
+
+impl From<MessageError> for ClientLoginError {
+    fn from(e: MessageError) -> Self {
+        Refusal::fatal(e.sqlstate(), e.to_string()).into()
+    }
+}
+
+/// What a client is told of a SCRAM exchange that failed; a wrong proof looks like any other wrong
+/// password.
+#[must_use]
+pub fn scram_refusal(user: &str, e: &ScramError) -> Refusal {
+    if matches!(e, ScramError::WrongProof) {
+        return Refusal::wrong_password(user);
+    }
+    Refusal::fatal(e.sqlstate(), e.to_string()).detail(e.detail().unwrap_or_default())
+}

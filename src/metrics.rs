@@ -1,0 +1,155 @@
+//! Counters and histograms of the hot path: written by one worker, read by the scrape.
+//!
+//! A worker's counter is written by that worker alone, so adding is a load and a store, without a
+//! locked instruction and without a cache line that two cores fight for. The scrape adds up.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that only grows, written by one thread.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only for the thread that owns the counter.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The sum so far.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the histograms' buckets, in microseconds: 50 us to 60 s, five a decade, so that
+/// a percentile read from them is off by a quarter at most (trap 79).
+pub const BUCKETS_US: [u64; 32] = [
+    50, 80, 125, 200, 315, 500, 800, 1_250, 2_000, 3_150, 5_000, 8_000, 12_500, 20_000, 31_500,
+    50_000, 80_000, 125_000, 200_000, 315_000, 500_000, 800_000, 1_250_000, 2_000_000, 3_150_000,
+    5_000_000, 8_000_000, 12_500_000, 20_000_000, 31_500_000, 45_000_000, 60_000_000,
+];
+
+/// How often something took how long, written by one thread.
+#[derive(Debug)]
+pub struct Histogram {
+    /// One for each bound, and one for what is longer.
+    buckets: [Counter; BUCKETS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| Counter::default()),
+            sum_us: Counter::default(),
+        }
+    }
+}
+
+impl Histogram {
+    /// Notes one. Only for the thread that owns the histogram.
+    #[inline]
+    pub fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Adds this one's numbers to `sum`.
+    pub fn add_to(&self, sum: &mut HistogramSum) {
+        for (bucket, total) in self.buckets.iter().zip(&mut sum.buckets) {
+            *total += bucket.value();
+        }
+        sum.sum_us += self.sum_us.value();
+    }
+}
+
+/// Several histograms added up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistogramSum {
+    /// As in [`Histogram`]: not cumulative.
+    pub buckets: [u64; BUCKETS_US.len() + 1],
+    /// Microseconds in all.
+    pub sum_us: u64,
+}
+
+impl Default for HistogramSum {
+    fn default() -> Self {
+        Self {
+            buckets: [0; BUCKETS_US.len() + 1],
+            sum_us: 0,
+        }
+    }
+}
+
+/// What happens in one pool on one worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct PoolCounters {
+    /// Requests answered by ReadyForQuery.
+    pub queries: Counter,
+    /// Transactions ended.
+    pub transactions: Counter,
+    /// Bytes from clients.
+    pub received_bytes: Counter,
+    /// Bytes to clients.
+    pub sent_bytes: Counter,
+    /// From a request to its ReadyForQuery.
+    pub query_seconds: Histogram,
+    /// From the first request of a transaction to its end.
+    pub transaction_seconds: Histogram,
+    /// From the wish for a server to having one, if there was none at once.
+    pub wait_seconds: Histogram,
+    /// To connect to a server.
+    pub connect_seconds: Histogram,
+    /// To log in to it.
+    pub login_seconds: Histogram,
+    /// Attempts to open a server that failed.
+    pub connect_failures: Counter,
+    /// Statements prepared on a server.
+    pub statements_prepared: Counter,
+    /// Uses of a statement that the server held already.
+    pub statements_reused: Counter,
+    /// Statements closed on a server to make room.
+    pub statements_evicted: Counter,
+    /// Batches sent once more because a cached plan had become invalid.
+    pub statements_retried: Counter,
+    /// ErrorResponses of servers, and of the pooler in their place.
+    pub errors: Counter,
+    /// Queries cancelled for clients, or because a client had vanished.
+    pub cancels: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t79_buckets_are_narrow_enough_to_read_a_percentile_from() {
+        for pair in BUCKETS_US.windows(2) {
+            assert!(
+                pair[0] < pair[1] && pair[1] * 10 <= pair[0] * 17,
+                "{pair:?}"
+            );
+        }
+        assert_eq!((BUCKETS_US[0], BUCKETS_US[31]), (50, 60_000_000));
+    }
+
+    #[test]
+    fn times_fall_into_the_bucket_that_bounds_them() {
+        let h = Histogram::default();
+        for us in [0, 50, 51, 60_000_000, 60_000_001] {
+            h.record(Duration::from_micros(us));
+        }
+        let mut sum = HistogramSum::default();
+        h.add_to(&mut sum);
+        assert_eq!((sum.buckets[0], sum.buckets[1]), (2, 1));
+        assert_eq!((sum.buckets[31], sum.buckets[32]), (1, 1));
+        assert_eq!(sum.sum_us, 120_000_102);
+    }
+}

@@ -1,0 +1,285 @@
+//! Sockets: TCP and Unix, toward clients and toward servers, as one type.
+//!
+//! Reads and writes are polled by hand (no boxed futures, no wrapper that would buffer), and a
+//! socket can leave one worker's event loop and enter another's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected socket that belongs to the event loop of one worker.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix-domain socket.
+    Unix(UnixStream),
+}
+
+/// A connected socket that belongs to no event loop.
+#[derive(Debug)]
+pub enum DetachedStream {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix-domain socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl DetachedStream {
+    /// Enters the event loop of this thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn attach(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(s) => TcpStream::from_std(s).map(Stream::Tcp),
+            Self::Unix(s) => UnixStream::from_std(s).map(Stream::Unix),
+        }
+    }
+}
+
+impl Stream {
+    /// Reads into `buffer`: the number of bytes, 0 at the end of the stream.
+    #[inline]
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let polled = match self {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut buffer),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, &mut buffer),
+        };
+        polled.map_ok(|()| buffer.filled().len())
+    }
+
+    /// Writes from `bytes`: the number that the system took.
+    #[inline]
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+        }
+    }
+
+    /// Reads what is there already and waits for nothing. No system call is made unless the event
+    /// loop has seen something arrive.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if nothing is there; else what the system says.
+    #[inline]
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.try_read(buffer),
+            Self::Unix(s) => s.try_read(buffer),
+        }
+    }
+
+    /// Writes what the system takes at once and waits for nothing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else what the system says.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.try_write(bytes),
+            Self::Unix(s) => s.try_write(bytes),
+        }
+    }
+
+    /// Writes all of `bytes`. Dropped midway, an unknown part of them is sent.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = std::future::poll_fn(|cx| self.poll_write(cx, bytes)).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+
+    /// Reads some bytes; 0 at the end of the stream. Dropped midway, nothing is lost.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    /// Leaves the event loop of this thread.
+    ///
+    /// # Errors
+    /// What the system says; the connection is closed then.
+    pub fn detach(self) -> io::Result<DetachedStream> {
+        match self {
+            Self::Tcp(s) => s.into_std().map(DetachedStream::Tcp),
+            Self::Unix(s) => s.into_std().map(DetachedStream::Unix),
+        }
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(s) => s.peer_addr().map_or(Peer::Unix, Peer::Tcp),
+            Self::Unix(_) => Peer::Unix,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_write(self.get_mut(), cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The address of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A Unix-domain socket, which has none.
+    Unix,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// How long a dead peer may go unnoticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// Silence before the first keepalive probe; three probes follow.
+    pub keepalive: Option<Duration>,
+    /// Time that sent bytes may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+}
+
+impl Liveness {
+    /// Sets the options on a socket. On a listening one they are inherited by each connection that
+    /// it accepts, which saves four calls a login.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn apply(self, socket: SockRef<'_>) -> io::Result<()> {
+        if let Some(idle) = self.keepalive {
+            let probe = (idle / 3).max(Duration::from_secs(1));
+            let idle = idle.max(Duration::from_secs(1));
+            socket.set_tcp_keepalive(
+                &TcpKeepalive::new()
+                    .with_time(idle)
+                    .with_interval(probe)
+                    .with_retries(3),
+            )?;
+        }
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(self.user_timeout)?;
+        socket.set_tcp_nodelay(true)
+    }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host name or an IP address, and a port.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// As libpq reads `host` and `port`: a host that begins with a slash is the directory of a
+    /// socket.
+    #[must_use]
+    pub fn new(host: &str, port: u16) -> Self {
+        if host.starts_with('/') {
+            Self::Unix(Path::new(host).join(format!(".s.PGSQL.{port}")))
+        } else {
+            Self::Tcp {
+                host: host.to_owned(),
+                port,
+            }
+        }
+    }
+
+    /// Connects; tries each address of a name in turn. Dropped midway, nothing stays open.
+    ///
+    /// # Errors
+    /// That of the last address tried.
+    pub async fn connect(&self, liveness: Liveness) -> io::Result<Stream> {
+        let (host, port) = match self {
+            Self::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+            Self::Tcp { host, port } => (host.as_str(), *port),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for addr in tokio::net::lookup_host((host, port)).await? {
+            match TcpStream::connect(addr).await {
+                Ok(stream) => {
+                    liveness.apply(SockRef::from(&stream))?;
+                    return Ok(Stream::Tcp(stream));
+                }
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Having a server, and waiting for one.
+//!
+//! A [`Checkout`] is a server in use. It ends by [`Checkout::release`], which costs the ledger's
+//! proof, or by being dropped, which closes the server: forgetting it does the safe thing.
+
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use pooler_protocol::ledger::Reusable;
+
+use super::local::LocalPool;
+use super::state::Ticket;
+use super::{Permits, Pool};
+use crate::error::LoginError;
+use crate::net::Stream;
+use crate::server::Server;
+
+/// A place among the servers of a pool, given back when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    pub(super) pool: Arc<Pool>,
+    pub(super) permits: Permits,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.permits.0.clear();
+        let mut state = self.pool.state();
+        state.closed();
+        let wanted = state.waiting() > 0;
+        drop(state);
+        if wanted {
+            self.pool.ask_to_grow();
+        }
+    }
+}
+
+/// A server with its place in the pool.
+#[derive(Debug)]
+pub struct Pooled<S = Stream> {
+    pub(super) server: Server<S>,
+    pub(super) slot: Slot,
+    /// When it is to be closed for age.
+    pub(super) expires: Option<Instant>,
+    /// Share of `server_idle_timeout` after which it is closed, 0.8 to 1.
+    pub(super) idle_share: f64,
+    /// The pool's generation when it was opened.
+    pub(super) generation: u32,
+}
+
+/// A server in use.
+#[derive(Debug)]
+pub struct Checkout {
+    pooled: Option<Box<Pooled>>,
+    local: Rc<LocalPool>,
+}
+
+impl Checkout {
+    pub(super) fn new(pooled: Box<Pooled>, local: Rc<LocalPool>) -> Self {
+        Self {
+            pooled: Some(pooled),
+            local,
+        }
+    }
+
+    /// Gives it back to the pool: to the client that has waited longest, or to idle on this worker.
+    #[inline]
+    pub fn release(mut self, _proof: Reusable, now: Instant) {
+        if let Some(mut pooled) = self.pooled.take() {
+            pooled.server.end_checkout();
+            self.local.take_back(pooled, now);
+        }
+    }
+
+    /// The pool that it is of.
+    #[must_use]
+    pub fn pool(&self) -> &Rc<LocalPool> {
+        &self.local
+    }
+}
+
+impl Deref for Checkout {
+    type Target = Server;
+    #[inline]
+    fn deref(&self) -> &Server {
+        &self
+            .pooled
+            .as_ref()
+            .expect("BUG: a released checkout")
+            .server
+    }
+}
+
+impl DerefMut for Checkout {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self
+            .pooled
+            .as_mut()
+            .expect("BUG: a released checkout")
+            .server
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Some(mut pooled) = self.pooled.take() {
+            self.local.in_use_less();
+            pooled.server.terminate();
+        }
+    }
+}
+
+/// A place in the queue. Dropping it leaves the queue; a server that was delivered meanwhile goes
+/// to the next (trap 37).
+#[derive(Debug)]
+pub struct Wait {
+    pub(super) local: Rc<LocalPool>,
+    pub(super) cell: usize,
+    pub(super) ticket: Ticket,
+    pub(super) since: Instant,
+}
+
+impl Wait {
+    /// The server, once it is this client's turn.
+    ///
+    /// # Errors
+    /// Why no server can be opened for anybody of this pool.
+    #[inline]
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Checkout, Arc<LoginError>>> {
+        self.local.poll_cell(self.cell, cx)
+    }
+
+    /// Since when it waits.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How many wait before it, and one for itself.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.local.shared().state().position(self.ticket)
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.local.leave(self.cell, self.ticket);
+    }
+}

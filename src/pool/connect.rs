@@ -1,0 +1,225 @@
+//! Opening servers: how many at a time, where, and what a failure means for those who wait.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::checkout::{Pooled, Slot};
+use super::local::LocalPool;
+use super::{Candidate, Errand, Permits, Plan, Pool, limit::Permit};
+use crate::config::PoolSettings;
+use crate::error::{LoginError, Outlook};
+use crate::net::Liveness;
+use crate::server::login::{LoginTimes, Target, login};
+use crate::server::{Server, Welcome};
+
+/// Socket options as configured.
+#[must_use]
+pub fn liveness(settings: &PoolSettings) -> Liveness {
+    Liveness {
+        keepalive: settings.tcp_keepalive,
+        user_timeout: settings.tcp_user_timeout,
+    }
+}
+
+impl LocalPool {
+    /// Opens as many servers as are wanted and allowed. They are opened beside the clients that
+    /// asked, not by them: a client that is served otherwise, or leaves, changes nothing.
+    pub fn grow(self: &Rc<Self>, now: Instant) {
+        let pool = self.shared();
+        let bounds = pool.bounds();
+        loop {
+            // The common case of a full pool ends here, under one short lock.
+            if pool.state().connects_due(&bounds, now) == 0 {
+                return;
+            }
+            let plan = pool.plan();
+            let Some((permits, candidates)) = permits(pool, &plan) else {
+                return;
+            };
+            // Looked at again, and counted, in one step (trap 39).
+            let mut state = pool.state();
+            if state.connects_due(&bounds, now) == 0 {
+                return;
+            }
+            state.begin_connect();
+            drop(state);
+            let slot = Slot {
+                pool: Arc::clone(pool),
+                permits,
+            };
+            tokio::task::spawn_local(open(Rc::clone(self), plan, slot, candidates));
+        }
+    }
+
+    fn opened(self: &Rc<Self>, plan: &Plan, server: Server, slot: Slot, times: LoginTimes) {
+        let counters = self.counters();
+        counters.connect_seconds.record(times.connect);
+        counters.login_seconds.record(times.login);
+        let pool = self.shared();
+        pool.note_welcome(&server.welcome);
+        let now = Instant::now();
+        pool.state().connected();
+        let lifetime = plan.settings.server_lifetime;
+        let share = || 0.8 + 0.2 * rand::random::<f64>();
+        let pooled = Box::new(Pooled {
+            server,
+            slot,
+            expires: lifetime.map(|l| now + l.mul_f64(share())),
+            idle_share: share(),
+            generation: pool.generation.load(std::sync::atomic::Ordering::Acquire),
+        });
+        self.in_use_more();
+        self.take_back(pooled, now);
+        self.grow(now);
+    }
+
+    fn not_opened(self: &Rc<Self>, slot: Slot, error: LoginError) {
+        let pool = Arc::clone(self.shared());
+        let error = Arc::new(error);
+        self.counters().connect_failures.add(1);
+        let mut state = pool.state();
+        let first = state.failing_since().is_none();
+        let now = Instant::now();
+        state.connect_failed(Arc::clone(&error), &pool.bounds(), now, rand::random());
+        drop(state);
+        if first {
+            tracing::warn!(pool = %pool.key, "cannot open a server connection: {error}");
+        } else {
+            tracing::debug!(pool = %pool.key, "cannot open a server connection: {error}");
+        }
+        drop(slot);
+        // Servers that are open still serve those who wait.
+        if error.outlook() == Outlook::Permanent && pool.state().permanent_failure(now).is_some() {
+            self.fail_all(&error);
+            pool.welcome_changed.notify_waiters();
+        }
+    }
+}
+
+impl Pool {
+    fn note_welcome(&self, welcome: &Arc<Welcome>) {
+        let mut known = self
+            .welcome
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let news = known.as_ref().is_none_or(|k| k != welcome);
+        if news {
+            *known = Some(Arc::clone(welcome));
+        }
+        drop(known);
+        if news {
+            self.welcome_changed.notify_waiters();
+        }
+    }
+}
+
+/// What a login needs besides the place in the pool: all of it, or nothing is taken.
+fn permits(pool: &Arc<Pool>, plan: &Plan) -> Option<(Permits, Vec<(Candidate, Permit)>)> {
+    let mut permits = Vec::with_capacity(plan.limits.len());
+    for limit in &plan.limits {
+        let Some(permit) = limit.take_or_wait(pool) else {
+            for courier in &pool.commons.couriers {
+                // A worker that has stopped has nothing to spare.
+                let _stopped = courier.send(Errand::Spare(Arc::clone(limit)));
+            }
+            return None;
+        };
+        permits.push(permit);
+    }
+    let mut candidates = plan.recipe.locate.candidates().into_iter();
+    let first = candidates.next()?;
+    let login = first.logins.take_or_wait(pool)?;
+    let rest = candidates.filter_map(|c| c.logins.try_take().map(|p| (c, p)));
+    let all = std::iter::once((first.clone(), login))
+        .chain(rest)
+        .collect();
+    Some((Permits(permits), all))
+}
+
+async fn open(
+    local: Rc<LocalPool>,
+    plan: Arc<Plan>,
+    mut slot: Slot,
+    candidates: Vec<(Candidate, Permit)>,
+) {
+    let mut errors = Vec::new();
+    for (candidate, login_permit) in candidates {
+        let Some(connection) = candidate.connections.try_take() else {
+            errors.push(LoginError::Refused {
+                host: candidate.address.to_string(),
+                sqlstate: "53300".to_owned(),
+                message: "max_server_connections of the host is reached".to_owned(),
+            });
+            continue;
+        };
+        let tried = try_host(&local, &plan, &candidate).await;
+        drop(login_permit);
+        match tried {
+            Ok(Some((server, times))) => {
+                slot.permits.0.push(connection);
+                local.opened(&plan, server, slot, times);
+                return;
+            }
+            Ok(None) => errors.push(LoginError::Refused {
+                host: candidate.address.to_string(),
+                sqlstate: "25006".to_owned(),
+                message: "it is a replica".to_owned(),
+            }),
+            Err(e) => {
+                plan.recipe.locate.failed(&candidate.address, &e);
+                errors.push(e);
+            }
+        }
+    }
+    let error = match errors.len() {
+        1 => errors.remove(0),
+        _ => {
+            let permanent = errors
+                .iter()
+                .position(|e| e.outlook() == Outlook::Permanent);
+            match permanent {
+                Some(at) => errors.swap_remove(at),
+                None => plan
+                    .recipe
+                    .locate
+                    .nobody(errors.iter().map(ToString::to_string).collect()),
+            }
+        }
+    };
+    local.not_opened(slot, error);
+}
+
+/// A server there, if it is one that the pool wants.
+async fn try_host(
+    local: &LocalPool,
+    plan: &Plan,
+    candidate: &Candidate,
+) -> Result<Option<(Server, LoginTimes)>, LoginError> {
+    let limit = plan.settings.server_connect_timeout;
+    let target = Target {
+        address: candidate.address.clone(),
+        database: &plan.recipe.dbname,
+        user: &local.shared().key.user,
+        credentials: &plan.recipe.credentials,
+        parameters: &[],
+        liveness: liveness(&plan.settings),
+        no_settings: local.commons().interners.no_settings(),
+    };
+    let (mut server, times) =
+        tokio::time::timeout(limit, login(&target))
+            .await
+            .map_err(|_elapsed| LoginError::Timeout {
+                host: candidate.address.to_string(),
+                limit,
+            })??;
+    if plan
+        .recipe
+        .locate
+        .inspect(&candidate.address, &server.welcome)
+    {
+        return Ok(Some((server, times)));
+    }
+    server.terminate();
+    Ok(None)
+}

@@ -1,0 +1,311 @@
+//! What is configured now: the configuration with its clusters, pools and limits, shared by all
+//! workers and replaced as a whole by a reload.
+//!
+//! A reload builds everything anew first and swaps it in one step; pools whose plan did not change
+//! keep their servers, and a bad file changes nothing (trap 74).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use pooler_protocol::auth::{Secret, Verifier};
+
+use crate::cluster::Cluster;
+use crate::config::{Config, Database};
+use crate::error::Refusal;
+use crate::pool::limit::Limit;
+use crate::pool::{Commons, Plan, Pool, PoolKey, Recipe};
+use crate::server::login::Credentials;
+
+/// One configuration and what was made of it.
+#[derive(Debug)]
+pub struct Current {
+    /// The configuration.
+    pub config: Config,
+    clusters: HashMap<String, Arc<Cluster>>,
+    /// Verifiers made of plain passwords: made once, because making one takes as long as a
+    /// thousand transactions.
+    verifiers: Mutex<HashMap<String, Verifier>>,
+}
+
+impl Current {
+    /// The verifier made for `user` earlier.
+    #[must_use]
+    pub fn known_verifier(&self, user: &str) -> Option<Verifier> {
+        lock(&self.verifiers).get(user).cloned()
+    }
+
+    /// Keeps the verifier made for `user`.
+    pub fn keep_verifier(&self, user: &str, verifier: Verifier) {
+        lock(&self.verifiers).insert(user.to_owned(), verifier);
+    }
+
+    /// The clusters, by name.
+    #[must_use]
+    pub fn clusters(&self) -> &HashMap<String, Arc<Cluster>> {
+        &self.clusters
+    }
+}
+
+/// Numbers of logins since the start.
+#[derive(Debug, Default)]
+pub struct LoginCounts {
+    /// Clients let in.
+    pub accepted: AtomicU64,
+    /// Clients that got an error.
+    pub refused: AtomicU64,
+    /// Clients that left before they were either.
+    pub abandoned: AtomicU64,
+}
+
+/// Numbers of reloads since the start.
+#[derive(Debug, Default)]
+pub struct ReloadCounts {
+    /// That took effect.
+    pub done: AtomicU64,
+    /// That were refused.
+    pub failed: AtomicU64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Registry {
+    /// What all pools share.
+    pub commons: Arc<Commons>,
+    current: RwLock<Arc<Current>>,
+    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    limits: Mutex<HashMap<LimitKey, Arc<Limit>>>,
+    /// `max_client_conn`.
+    pub clients: Arc<Limit>,
+    /// Sessions that exist, logins under way included; a shutdown waits for them.
+    pub sessions: AtomicUsize,
+    /// Logins.
+    pub logins: LoginCounts,
+    /// Reloads.
+    pub reloads: ReloadCounts,
+    /// Random, so that a mock login of an unknown user looks the same each time.
+    pub mock_secret: [u8; 32],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum LimitKey {
+    DatabaseServers(String),
+    UserServers(String),
+    DatabaseClients(String),
+    UserClients(String),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    /// With `config` in force.
+    #[must_use]
+    pub fn new(config: Config, commons: Arc<Commons>) -> Arc<Self> {
+        let clients = Limit::new(config.pooler.max_client_conn.count());
+        Arc::new(Self {
+            commons,
+            current: RwLock::new(Arc::new(build(config, None))),
+            pools: Mutex::default(),
+            limits: Mutex::default(),
+            clients,
+            sessions: AtomicUsize::new(0),
+            logins: LoginCounts::default(),
+            reloads: ReloadCounts::default(),
+            mock_secret: rand::random(),
+        })
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Every pool.
+    #[must_use]
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        lock(&self.pools).values().cloned().collect()
+    }
+
+    /// The pool of `database` for a client that has proved to be `user`.
+    ///
+    /// # Errors
+    /// 3D000 if there is no such database.
+    pub fn pool(&self, database: &str, user: &str) -> Result<Arc<Pool>, Refusal> {
+        let current = self.current();
+        let Some(configured) = current.config.database(database) else {
+            return Err(no_database(database));
+        };
+        let login = current.config.server_login(configured, user);
+        let key = PoolKey {
+            database: database.to_owned(),
+            user: login.user.to_owned(),
+        };
+        if let Some(pool) = lock(&self.pools).get(&key) {
+            return Ok(Arc::clone(pool));
+        }
+        let plan = self.plan(&current, configured, &key, user, None);
+        let mut pools = lock(&self.pools);
+        let pool = pools
+            .entry(key)
+            .or_insert_with_key(|key| Pool::new(key.clone(), plan, Arc::clone(&self.commons)));
+        Ok(Arc::clone(pool))
+    }
+
+    /// What a pool is made of. Credentials that were learnt from clients outlive a reload that
+    /// does not change the secret's owner.
+    fn plan(
+        &self,
+        current: &Current,
+        configured: &Database,
+        key: &PoolKey,
+        client_user: &str,
+        old: Option<&Plan>,
+    ) -> Plan {
+        let config = &current.config;
+        let settings = config.pool_settings(&key.database, &key.user);
+        let login = config.server_login(configured, client_user);
+        let servers =
+            |key, limit: crate::config::Limit| limit.count().map(|max| self.limit(key, Some(max)));
+        let limits = [
+            servers(
+                LimitKey::DatabaseServers(key.database.clone()),
+                settings.max_db_connections,
+            ),
+            servers(
+                LimitKey::UserServers(key.user.clone()),
+                settings.max_user_connections,
+            ),
+        ];
+        let keys = old.and_then(|p| p.recipe.credentials.learnt());
+        let credentials = Credentials::new(login.secret.cloned());
+        if let Some(keys) = keys {
+            credentials.learn(keys);
+        }
+        Plan {
+            recipe: Arc::new(Recipe {
+                locate: current.clusters[&configured.cluster].clone(),
+                dbname: configured.dbname(&key.database).to_owned(),
+                credentials,
+            }),
+            settings: Arc::new(settings),
+            limits: limits.into_iter().flatten().collect(),
+        }
+    }
+
+    fn limit(&self, key: LimitKey, max: Option<usize>) -> Arc<Limit> {
+        let mut limits = lock(&self.limits);
+        let limit = limits.entry(key).or_insert_with(|| Limit::new(max));
+        limit.set_max(max);
+        Arc::clone(limit)
+    }
+
+    /// The limits on clients of this database and of this user, with their names.
+    #[must_use]
+    pub fn client_limits(&self, pool: &Pool, user: &str) -> Vec<(&'static str, Arc<Limit>)> {
+        let settings = &pool.plan().settings;
+        let mut limits = Vec::new();
+        if let Some(max) = settings.max_db_client_connections.count() {
+            let key = LimitKey::DatabaseClients(pool.key.database.clone());
+            limits.push(("max_db_client_connections", self.limit(key, Some(max))));
+        }
+        if let Some(max) = settings.max_user_client_connections.count() {
+            let key = LimitKey::UserClients(user.to_owned());
+            limits.push(("max_user_client_connections", self.limit(key, Some(max))));
+        }
+        limits
+    }
+
+    /// Puts `config` in force. Returns the keys that changed but need a restart.
+    pub fn reload(&self, config: Config) -> Vec<&'static str> {
+        let old = self.current();
+        let restart = old.config.restart_needed(&config);
+        self.clients.set_max(config.pooler.max_client_conn.count());
+        let bytes = usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
+        self.commons.interners.set_statement_bytes(bytes);
+        let new = Arc::new(build(config, Some(&old)));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        let mut pools = lock(&self.pools);
+        pools.retain(|key, pool| match new.config.database(&key.database) {
+            Some(configured) => {
+                self.replan(&old, &new, configured, key, pool);
+                true
+            }
+            None => {
+                pool.retire();
+                false
+            }
+        });
+        self.reloads.done.fetch_add(1, Ordering::Relaxed);
+        restart
+    }
+
+    fn replan(
+        &self,
+        old: &Current,
+        new: &Current,
+        configured: &Database,
+        key: &PoolKey,
+        pool: &Pool,
+    ) {
+        let before = pool.plan();
+        let login = new.config.server_login(configured, &key.user);
+        if login.user != key.user {
+            pool.retire();
+            return;
+        }
+        let plan = self.plan(new, configured, key, &key.user, Some(&before));
+        let old_database = old.config.database(&key.database);
+        let same_target = old_database.is_some_and(|d| d.same_target(configured))
+            && old.clusters.get(&configured.cluster).is_some_and(|c| {
+                new.clusters
+                    .get(&configured.cluster)
+                    .is_some_and(|n| Arc::ptr_eq(c, n))
+            });
+        pool.replace_plan(plan, !same_target);
+    }
+
+    /// Forgets pools that nobody has used for `unused`: names that clients made up are not kept.
+    pub fn prune(&self, now: Instant, unused: Duration) {
+        lock(&self.pools).retain(|_, pool| !pool.is_forgettable(now, unused));
+    }
+
+    /// The secret of `user`.
+    #[must_use]
+    pub fn secret(&self, user: &str) -> Option<Secret> {
+        self.current().config.secret(user).cloned()
+    }
+}
+
+fn no_database(name: &str) -> Refusal {
+    Refusal::fatal("3D000", format!("database \"{name}\" does not exist"))
+        .hint("Add [databases.NAME] to the pooler's configuration, or \"*\" for any.")
+}
+
+/// Clusters that did not change are kept: what was observed of their hosts stays true.
+fn build(config: Config, old: Option<&Current>) -> Current {
+    let parallel = config.pooler.defaults.server_connect_parallel;
+    let cluster = |name: &String, new: &crate::config::Cluster| {
+        let same = old.filter(|o| {
+            o.config.clusters.get(name) == Some(new)
+                && o.config.pooler.defaults.server_connect_parallel == parallel
+        });
+        match same {
+            Some(old) => Arc::clone(&old.clusters[name]),
+            None => Cluster::new(new, parallel),
+        }
+    };
+    let clusters = config
+        .clusters
+        .iter()
+        .map(|(name, new)| (name.clone(), cluster(name, new)))
+        .collect();
+    Current {
+        config,
+        clusters,
+        verifiers: Mutex::default(),
+    }
+}

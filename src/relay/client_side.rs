@@ -1,0 +1,113 @@
+//! The client's half of a relay: its socket, what was read and not yet decided, what was decided
+//! and not yet taken.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pooler_protocol::prepared::ClientStatements;
+use pooler_protocol::settings::Settings;
+
+use crate::buffer::{Carry, Outbox, SCRATCH_LEN, Scratch};
+use crate::net::Stream;
+
+/// Whether the client still talks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It does.
+    No,
+    /// It said Terminate: what it asked before is still done.
+    Terminate,
+    /// Its connection is closed or broken: nobody waits for what is running.
+    Gone,
+}
+
+/// What a read from the client gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// This many bytes are at the front of the scratch buffer's input, carried ones included.
+    Bytes(usize),
+    /// Nothing more will come.
+    End,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ClientSide {
+    /// The socket.
+    pub stream: Stream,
+    /// Received, undecided.
+    pub carry: Carry,
+    /// The carried bytes have not been looked at: they waited for a server.
+    pub unread: bool,
+    /// Decided, unsent.
+    pub outbox: Outbox,
+    /// Bytes of the message now coming in that go to the server.
+    pub pass: usize,
+    /// Bytes of the message now coming in that go nowhere.
+    pub drop: usize,
+    /// Whether it still talks.
+    pub ended: Ended,
+    /// Its prepared statements.
+    pub statements: ClientStatements,
+    /// What its session is set to.
+    pub settings: Arc<Settings>,
+}
+
+impl ClientSide {
+    /// A client that has just logged in; `received` is what came behind its last message.
+    #[must_use]
+    pub fn new(stream: Stream, settings: Arc<Settings>, received: &[u8]) -> Self {
+        let mut carry = Carry::default();
+        carry.replace(received);
+        Self {
+            stream,
+            unread: !carry.is_empty(),
+            carry,
+            outbox: Outbox::default(),
+            pass: 0,
+            drop: 0,
+            ended: Ended::No,
+            statements: ClientStatements::default(),
+            settings,
+        }
+    }
+
+    /// Puts what was carried and what can be read now into the scratch buffer, and takes away what
+    /// is to be dropped. The caller decides about all of it in this poll, or carries it again.
+    ///
+    /// # Errors
+    /// What the socket says.
+    #[inline]
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+    ) -> Poll<io::Result<Fill>> {
+        let carried = self.carry.len();
+        if self.unread {
+            self.unread = false;
+            scratch.input[..carried].copy_from_slice(self.carry.as_slice());
+            return Poll::Ready(Ok(Fill::Bytes(carried)));
+        }
+        loop {
+            let room = &mut scratch.input[carried..carried + SCRATCH_LEN];
+            let n = match self.stream.poll_read(cx, room) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Fill::End)),
+                Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            };
+            let dropped = self.drop.min(n);
+            self.drop -= dropped;
+            if dropped == n {
+                continue;
+            }
+            scratch
+                .input
+                .copy_within(carried + dropped..carried + n, carried);
+            scratch.input[..carried].copy_from_slice(self.carry.as_slice());
+            return Poll::Ready(Ok(Fill::Bytes(carried + n - dropped)));
+        }
+    }
+}

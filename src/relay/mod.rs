@@ -1,0 +1,192 @@
+//! One client and one server, until the server is free again.
+//!
+//! ```text
+//!            requests                        replies
+//!  client -----------> ledger ----> server ----------> ledger ----> client
+//! ```
+//! Both directions are polled whatever one of them is doing. A direction that has bytes its peer
+//! would not take is not read, so a slow reader slows its own sender and nothing grows. The relay
+//! knows no pool and no configuration; it ends with an [`Outcome`], and what becomes of the server
+//! is its caller's business.
+//!
+//! Dropped midway, the ledger still says what the server owes: such a server is settled or closed,
+//! never handed on.
+
+use std::ops::Range;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use pooler_protocol::backend::TransactionStatus;
+use pooler_protocol::ledger::Reusable;
+
+use crate::buffer::Scratch;
+use crate::error::{Refusal, ServerFault};
+use crate::metrics::PoolCounters;
+use crate::server::{Interners, Server};
+
+mod client_side;
+mod replies;
+mod requests;
+
+pub use client_side::{ClientSide, Ended, Fill};
+
+/// What the relay does differently for one client and another.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Statements that one server may hold.
+    pub max_prepared_statements: usize,
+    /// End when the server is free, not only when the client leaves.
+    pub release_between_transactions: bool,
+    /// Refuse transaction blocks.
+    pub refuse_transactions: bool,
+}
+
+/// Times of the work now running, for the sweep and for the histograms.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Meter {
+    /// When the transaction began.
+    pub transaction: Option<Instant>,
+    /// When the request was sent that the server works on.
+    pub query: Option<Instant>,
+    /// When the server last became ready inside a transaction, while it has nothing to do.
+    pub idle_since: Option<Instant>,
+    /// The last look at the clock.
+    pub now: Option<Instant>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The server owes nothing and can be handed on.
+    Done(Reusable),
+    /// The client has left; the server may still owe replies.
+    ClientLeft,
+    /// The client broke a rule and is to be told so; the server may still owe replies.
+    Refused(Box<Refusal>),
+    /// The server is of no use any more.
+    ServerLost(ServerFault),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Relay<'a> {
+    /// One side.
+    pub client: &'a mut ClientSide,
+    /// The other.
+    pub server: &'a mut Server,
+    /// The worker's buffers.
+    pub scratch: &'a mut Scratch,
+    /// The process's statements and settings.
+    pub interners: &'a Interners,
+    /// The pool's counters.
+    pub counters: &'a PoolCounters,
+    /// Times.
+    pub meter: &'a mut Meter,
+    /// Rules.
+    pub rules: Rules,
+}
+
+impl Relay<'_> {
+    /// Moves what can be moved. `fresh` is a part of the scratch buffer's input that was read from
+    /// the client in this very poll.
+    #[inline]
+    pub fn poll(&mut self, cx: &mut Context<'_>, fresh: Option<Range<usize>>) -> Poll<Outcome> {
+        match self.run(cx, fresh) {
+            Ok(polled) => polled,
+            Err(outcome) => Poll::Ready(outcome),
+        }
+    }
+
+    #[inline]
+    fn run(
+        &mut self,
+        cx: &mut Context<'_>,
+        fresh: Option<Range<usize>>,
+    ) -> Result<Poll<Outcome>, Outcome> {
+        if let Some(range) = fresh {
+            self.take_requests(cx, range)?;
+        }
+        loop {
+            let mut moved = self.read_requests(cx)?;
+            moved |= self.read_replies(cx)?;
+            if let Some(outcome) = self.outcome() {
+                return Ok(Poll::Ready(outcome));
+            }
+            if !moved {
+                return Ok(Poll::Pending);
+            }
+        }
+    }
+
+    /// How it has ended, if it has.
+    #[inline]
+    fn outcome(&mut self) -> Option<Outcome> {
+        match self.client.ended {
+            Ended::No => {
+                if !self.rules.release_between_transactions {
+                    return None;
+                }
+                self.server.reusable().map(Outcome::Done)
+            }
+            // PostgreSQL, too, does what was asked before Terminate and then ends.
+            Ended::Terminate => (!self.server.ledger.is_busy() && self.server.outbox.is_empty())
+                .then_some(Outcome::ClientLeft),
+            Ended::Gone => Some(Outcome::ClientLeft),
+        }
+    }
+
+    /// A look at the clock that also serves the sweep.
+    #[inline]
+    fn look_at_clock(&mut self) -> Instant {
+        let now = Instant::now();
+        self.meter.now = Some(now);
+        now
+    }
+
+    /// The server is about to get work.
+    #[inline]
+    fn begin_work(&mut self) {
+        let now = self.look_at_clock();
+        self.meter.query = Some(now);
+        self.meter.idle_since = None;
+        self.meter.transaction.get_or_insert(now);
+    }
+
+    /// The server said ReadyForQuery to the client.
+    #[inline]
+    fn end_work(&mut self) -> Result<(), Outcome> {
+        let now = self.look_at_clock();
+        self.counters.queries.add(1);
+        if let Some(began) = self.meter.query {
+            self.counters.query_seconds.record(now - began);
+        }
+        let more = self.server.ledger.outstanding() > 0;
+        self.meter.query = more.then_some(now);
+        if self.server.ledger.status() == TransactionStatus::Idle {
+            self.counters.transactions.add(1);
+            if let Some(began) = self.meter.transaction {
+                self.counters.transaction_seconds.record(now - began);
+            }
+            self.meter.transaction = more.then_some(now);
+            self.meter.idle_since = None;
+        } else if self.rules.refuse_transactions {
+            let refusal = Refusal::transaction_in_statement_mode();
+            return Err(Outcome::Refused(Box::new(refusal)));
+        } else {
+            self.meter.idle_since = (!more).then_some(now);
+        }
+        Ok(())
+    }
+}
+
+impl From<ServerFault> for Outcome {
+    fn from(fault: ServerFault) -> Self {
+        Self::ServerLost(fault)
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}

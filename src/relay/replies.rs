@@ -1,0 +1,345 @@
+//! From the server to the client: the ledger says whose each message is; rows stream through.
+
+use std::task::{Context, Poll};
+
+use pooler_protocol::backend::{ErrorView, read_parameter_status, tag, write_error_renamed};
+use pooler_protocol::frame::{HEADER_LEN, Header};
+use pooler_protocol::ledger::{Deal, Verdict};
+use pooler_protocol::prepared::{SERVER_NAME_PREFIX, write_server_name};
+
+use super::{Ended, Outcome, Relay};
+use crate::buffer::{SCRATCH_LEN, Splice};
+use crate::error::ServerFault;
+use crate::server::Pass;
+
+/// The longest ErrorResponse that is seen whole; of a longer one the front is enough.
+const ERROR_LEN_MAX: usize = 8 * 1024;
+
+/// The longest of the other messages that must be seen whole.
+const WHOLE_LEN_MAX: usize = SCRATCH_LEN;
+
+/// What PostgreSQL calls the place where a cached plan is found to be out of date; unlike the
+/// message it is the same in every language.
+const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
+
+impl Relay<'_> {
+    /// Reads the server once and sends what it said. Returns whether anything moved.
+    #[inline]
+    pub(super) fn read_replies(&mut self, cx: &mut Context<'_>) -> Result<bool, Outcome> {
+        let client = &mut *self.client;
+        match client.outbox.poll_flush(&mut client.stream, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => {
+                client.ended = Ended::Gone;
+                return Ok(true);
+            }
+            Poll::Pending => return Ok(false),
+        }
+        let carried = self.server.carry.len();
+        let room = &mut self.scratch.input[carried..carried + SCRATCH_LEN];
+        let n = match self.server.stream.poll_read(cx, room) {
+            Poll::Ready(Ok(0)) => return Err(ServerFault::Closed.into()),
+            Poll::Ready(Ok(n)) => n,
+            Poll::Ready(Err(e)) => return Err(ServerFault::Io(e).into()),
+            Poll::Pending => return Ok(false),
+        };
+        let mut input = std::mem::take(&mut self.scratch.input);
+        if carried > 0 {
+            input[..carried].copy_from_slice(self.server.carry.as_slice());
+        }
+        let result = self.give(cx, &input[..carried + n]);
+        self.scratch.input = input;
+        result?;
+        if self.server.replay.due && self.server.ledger.outstanding() == 0 {
+            self.repeat(cx)?;
+        }
+        Ok(true)
+    }
+
+    #[inline]
+    fn give(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Outcome> {
+        let mut output = std::mem::take(&mut self.scratch.output);
+        let mut splice = Splice::new(input, &mut output);
+        let judged = self.judge_all(input, &mut splice);
+        // What was right before a fault still belongs to the client.
+        let bytes = splice.finish();
+        if !bytes.is_empty() {
+            self.counters.sent_bytes.add(bytes.len() as u64);
+            // The client has seen something of the batch: it cannot be repeated unseen.
+            self.server.replay.batch.clear();
+            let client = &mut *self.client;
+            if client.outbox.send(&mut client.stream, cx, bytes).is_err() {
+                client.ended = Ended::Gone;
+            }
+        }
+        output.clear();
+        self.scratch.output = output;
+        let used = judged?;
+        self.server.carry.replace(&input[used..]);
+        Ok(())
+    }
+
+    #[inline]
+    fn judge_all(&mut self, input: &[u8], splice: &mut Splice<'_>) -> Result<usize, Outcome> {
+        let mut at = self.server.pass.rest.min(input.len());
+        if at > 0 {
+            if self.server.pass.deal == Deal::Forward {
+                splice.keep(0, at);
+            }
+            self.server.pass.rest -= at;
+        }
+        loop {
+            at = self.pass_rows(input, at, splice)?;
+            let Some(header) = Header::read(&input[at..]).map_err(ServerFault::Length)? else {
+                return Ok(at);
+            };
+            let bytes = &input[at..];
+            let here = header.len.min(bytes.len());
+            if here < wanted(header)? {
+                return Ok(at);
+            }
+            self.judge(header, &bytes[HEADER_LEN..here], at, splice)?;
+            at += here;
+        }
+    }
+
+    /// Rows are most of what a server sends: as long as they are due, nothing but their length
+    /// matters.
+    #[inline]
+    fn pass_rows(
+        &mut self,
+        input: &[u8],
+        start: usize,
+        splice: &mut Splice<'_>,
+    ) -> Result<usize, Outcome> {
+        let is_row = |at: usize| matches!(input.get(at), Some(&(tag::DATA_ROW | tag::COPY_DATA)));
+        if !is_row(start) {
+            return Ok(start);
+        }
+        let Some(deal) = self.server.ledger.rows_to() else {
+            return Ok(start);
+        };
+        let mut at = start;
+        while is_row(at) {
+            let Some(header) = Header::read(&input[at..]).map_err(ServerFault::Length)? else {
+                break;
+            };
+            let here = header.len.min(input.len() - at);
+            at += here;
+            if here < header.len {
+                let rest = header.len - here;
+                self.server.pass = Pass { rest, deal };
+                break;
+            }
+        }
+        if deal == Deal::Forward {
+            splice.keep(start, at);
+        }
+        Ok(at)
+    }
+
+    /// Judges one message whose body begins with `body` and which stands at `at`.
+    #[inline]
+    fn judge(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        at: usize,
+        splice: &mut Splice<'_>,
+    ) -> Result<(), Outcome> {
+        self.put_ready_answers(splice);
+        let status = body.first().copied().unwrap_or(0);
+        let verdict = self
+            .server
+            .ledger
+            .response(header.tag, status)
+            .map_err(ServerFault::Violation)?;
+        if verdict.kept > 0 {
+            self.server.journal.keep(verdict.kept);
+        }
+        self.server.pass = Pass {
+            rest: header.len - HEADER_LEN - body.len(),
+            deal: verdict.deal,
+        };
+        match header.tag {
+            tag::READY_FOR_QUERY => {
+                if self.server.replay.due {
+                    return Ok(());
+                }
+                self.server.replay.running = false;
+                if verdict.deal == Deal::Forward {
+                    self.put_ready_answers(splice);
+                    splice.keep(at, at + header.len);
+                    self.end_work()?;
+                }
+                return Ok(());
+            }
+            tag::ERROR_RESPONSE => return self.judge_error(header, body, at, verdict, splice),
+            tag::COMMAND_COMPLETE if verdict.deal == Deal::Forward => self.note_command(body),
+            tag::PARAMETER_STATUS => self.note_parameter(body, verdict.deal),
+            _ => {}
+        }
+        if verdict.deal == Deal::Forward {
+            splice.keep(at, at + HEADER_LEN + body.len());
+        }
+        self.put_ready_answers(splice);
+        Ok(())
+    }
+
+    /// Replies of the pooler's own go out when all before them has (trap 2).
+    #[inline]
+    fn put_ready_answers(&mut self, splice: &mut Splice<'_>) {
+        while let Some((answer, kept)) = self.server.ledger.take_answer() {
+            self.server.journal.keep(kept);
+            splice.put(|out| out.extend_from_slice(answer.bytes()));
+        }
+    }
+
+    fn judge_error(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        at: usize,
+        verdict: Verdict,
+        splice: &mut Splice<'_>,
+    ) -> Result<(), Outcome> {
+        let error = ErrorView::new(body);
+        if verdict.deal == Deal::Skip {
+            // Only the session's settings are asked for this way; the client's own statement may
+            // be behind them already, so neither it nor the server can go on.
+            return Err(ServerFault::Settings(error.message()).into());
+        }
+        self.counters.errors.add(1);
+        self.server.said_goodbye |= error.is_fatal();
+        if verdict.voided > 0 {
+            let server = &mut *self.server;
+            server.journal.void(
+                &mut self.client.statements,
+                &mut server.statements,
+                verdict.voided,
+                verdict.failed,
+            );
+        }
+        if error.field(b'R') == Some(STALE_PLAN_ROUTINE) {
+            let repeatable = splice.is_empty()
+                && !self.server.replay.batch.is_empty()
+                && !self.server.replay.running;
+            if repeatable {
+                self.server.replay.due = true;
+                return Ok(());
+            }
+            // It cannot be repeated; at least the next use must not meet the same plan.
+            self.server.dirty = true;
+        }
+        if let Some((pooler_name, client_name)) = self.renamed(&error) {
+            splice.put(|out| write_error_renamed(out, body, &pooler_name, &client_name));
+        } else {
+            splice.keep(at, at + HEADER_LEN + body.len());
+        }
+        debug_assert!(header.len >= HEADER_LEN);
+        Ok(())
+    }
+
+    /// An error that names a statement names it as the pooler does: the name to be replaced, and
+    /// the client's own.
+    fn renamed(&self, error: &ErrorView<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+        if !matches!(error.sqlstate(), Some("26000" | "42P05")) || self.server.pass.rest > 0 {
+            return None;
+        }
+        let message = error.message();
+        let (_, rest) = message.split_once(&format!("\"{SERVER_NAME_PREFIX}"))?;
+        let (digits, _) = rest.split_once('"')?;
+        let id = digits.parse().ok()?;
+        let client_name = self.client.statements.name_of(id)?;
+        let mut pooler_name = Vec::new();
+        write_server_name(id, &mut pooler_name);
+        Some((pooler_name, client_name.to_vec()))
+    }
+
+    /// Some commands change what the next client of this server would find.
+    #[inline]
+    fn note_command(&mut self, body: &[u8]) {
+        // The tags of nearly all statements end here.
+        if matches!(body.first(), Some(b'I' | b'U')) || body.starts_with(b"SELECT ") {
+            return;
+        }
+        let command = body.strip_suffix(b"\0").unwrap_or(body);
+        match command {
+            b"SET" | b"RESET" | b"PREPARE" | b"LISTEN" | b"DECLARE CURSOR" | b"LOAD" => {
+                self.server.dirty = true;
+            }
+            b"DEALLOCATE" => self.server.dirty = true,
+            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
+                self.server.dirty = true;
+                self.server.statements.clear();
+                self.client.statements.clear_named();
+            }
+            _ => {}
+        }
+    }
+
+    /// A setting that the server reports has changed. What a client's own statement did becomes
+    /// part of its settings; what the pooler's did is known already.
+    fn note_parameter(&mut self, body: &[u8], deal: Deal) {
+        let Some((name, value)) = read_parameter_status(body) else {
+            return;
+        };
+        if deal == Deal::Skip || is_reported_only(name) {
+            return;
+        }
+        let born_with = self.server.welcome.find(name) == Some(value);
+        let changed = self
+            .client
+            .settings
+            .with(name, (!born_with).then_some(value));
+        let changed = self.interners.settings(changed);
+        self.server.settings = std::sync::Arc::clone(&changed);
+        self.client.settings = changed;
+    }
+}
+
+/// Parameters that the server reports and nobody can set by name.
+fn is_reported_only(name: &str) -> bool {
+    matches!(
+        name,
+        "server_version"
+            | "server_encoding"
+            | "integer_datetimes"
+            | "is_superuser"
+            | "session_authorization"
+            | "in_hot_standby"
+    )
+}
+
+/// How many bytes of a message must be there before it can be judged.
+#[inline]
+fn wanted(header: Header) -> Result<usize, Outcome> {
+    match header.tag {
+        tag::READY_FOR_QUERY if header.len != HEADER_LEN + 1 => Err(short(header)),
+        tag::READY_FOR_QUERY
+        | tag::PARAMETER_STATUS
+        | tag::COMMAND_COMPLETE
+        | tag::PARSE_COMPLETE
+        | tag::BIND_COMPLETE
+        | tag::CLOSE_COMPLETE
+        | tag::NO_DATA
+        | tag::PORTAL_SUSPENDED
+        | tag::EMPTY_QUERY_RESPONSE => {
+            if header.len > WHOLE_LEN_MAX {
+                return Err(short(header));
+            }
+            Ok(header.len)
+        }
+        tag::ERROR_RESPONSE => Ok(header.len.min(ERROR_LEN_MAX)),
+        _ => Ok(HEADER_LEN),
+    }
+}
+
+fn short(header: Header) -> Outcome {
+    let what = format!(
+        "a message {:?} of {} bytes",
+        char::from(header.tag),
+        header.len
+    );
+    ServerFault::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, what)).into()
+}

@@ -1,0 +1,256 @@
+//! The process: from a configuration to the last client's leave.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::client::{self, Drain, Errand};
+use crate::config::{Config, ConfigError, LogFormat, LogLevel};
+use crate::exposition;
+use crate::listener;
+use crate::pool::Commons;
+use crate::registry::Registry;
+use crate::server::Interners;
+use crate::shutdown::{Ask, Signals};
+use crate::worker::{self, Parts};
+
+/// How long clients may take to take in their last message when the process stops at once.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a pool that nobody uses is remembered.
+const POOL_UNUSED_MAX: Duration = Duration::from_secs(60);
+
+/// Descriptors beside those of clients and servers: listeners, logs, event loops, cancel requests.
+const DESCRIPTORS_APART: u64 = 256;
+
+/// Why the pooler did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration is wrong: exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system refused something: exit code 1.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the pooler with the configuration in `path` until it is told to stop.
+///
+/// # Errors
+/// [`RunError`] if it cannot start.
+pub fn run(path: &Path) -> Result<(), RunError> {
+    let config = Config::load(path)?;
+    start_log(&config);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_descriptors(&config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Before anything else, so that a signal during start does what it says.
+    let signals = runtime.block_on(async { Signals::listen() })?;
+    let fleet = Fleet::start(config)?;
+    let served = runtime.block_on(fleet.serve(signals, path));
+    fleet.stop();
+    tracing::info!("stopped");
+    Ok(served?)
+}
+
+fn start_log(config: &Config) {
+    let level = match config.log.level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false);
+    // A second pooler in one process (in tests) logs with the first one's settings.
+    let _first = match config.log.format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .try_init(),
+    };
+}
+
+/// Raises the limit on open files as far as it goes, and says if that is not far enough.
+fn raise_descriptors(config: &Config) {
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => limit,
+        Err(e) => {
+            tracing::warn!("cannot raise the limit on open files: {e}");
+            return;
+        }
+    };
+    let clients = config.pooler.max_client_conn.count().unwrap_or(0) as u64;
+    let servers = config.pooler.defaults.pool_size as u64 * config.databases.len() as u64;
+    let wanted = clients + servers + DESCRIPTORS_APART;
+    if limit < wanted {
+        tracing::warn!(
+            "the limit on open files is {limit}; max_client_conn and the pools can need {wanted}: \
+             raise it (LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
+        );
+    }
+}
+
+/// All workers and what they share.
+struct Fleet {
+    registry: Arc<Registry>,
+    couriers: Vec<client::Courier>,
+    threads: Vec<JoinHandle<()>>,
+    socket_files: Vec<listener::SocketFile>,
+}
+
+impl Fleet {
+    fn start(config: Config) -> Result<Self, RunError> {
+        let workers = config.pooler.worker_count();
+        let statement_bytes =
+            usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
+        let (listeners, socket_files) = listener::bind_all(&config, workers)?;
+        let (pool_couriers, pool_errands): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| unbounded_channel()).unzip();
+        let (couriers, client_errands): (Vec<client::Courier>, Vec<_>) =
+            (0..workers).map(|_| unbounded_channel()).unzip();
+        let commons = Arc::new(Commons {
+            interners: Interners::new(statement_bytes),
+            couriers: pool_couriers,
+        });
+        let registry = Registry::new(config, commons);
+        let mut threads = Vec::with_capacity(workers);
+        let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
+        for (index, ((pool_errands, client_errands), listeners)) in parts.enumerate() {
+            threads.push(worker::start(Parts {
+                index,
+                registry: Arc::clone(&registry),
+                couriers: couriers.clone(),
+                pool_errands,
+                client_errands,
+                listeners,
+            })?);
+        }
+        tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "pooler is up");
+        Ok(Self {
+            registry,
+            couriers,
+            threads,
+            socket_files,
+        })
+    }
+
+    /// Until a signal says stop and what it says about clients is done.
+    async fn serve(&self, mut signals: Signals, path: &Path) -> io::Result<()> {
+        let exposition = self.expose().await?;
+        let mut drain = None;
+        let mut deadline: Option<Instant> = None;
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            tokio::select! {
+                ask = signals.next() => match ask {
+                    Ask::Reload => self.reload(path),
+                    ask => {
+                        let next = escalate(drain, ask);
+                        tracing::info!("received a signal: {next:?}");
+                        self.tell(|| Errand::Drain(next));
+                        let limit = match next {
+                            Drain::Now => Some(LAST_WORDS),
+                            _ => self.registry.current().config.pooler.shutdown_timeout,
+                        };
+                        deadline = limit.map(|l| Instant::now() + l);
+                        drain = Some(next);
+                    }
+                },
+                _ = ticks.tick() => {
+                    let now = Instant::now();
+                    self.registry.prune(now, POOL_UNUSED_MAX);
+                    match drain {
+                        Some(mode) if self.is_drained(mode) => break,
+                        Some(Drain::Now) if deadline.is_some_and(|d| now >= d) => break,
+                        Some(_) if deadline.is_some_and(|d| now >= d) => {
+                            tracing::warn!("shutdown_timeout has passed: ending the sessions that are left");
+                            self.tell(|| Errand::Drain(Drain::Now));
+                            drain = Some(Drain::Now);
+                            deadline = Some(now + LAST_WORDS);
+                        }
+                        _ => {}
+                    }
+                    exposition.set_accepting(drain.is_none());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn expose(&self) -> io::Result<exposition::Exposition> {
+        let listen = self.registry.current().config.metrics.listen;
+        exposition::start(Arc::clone(&self.registry), listen).await
+    }
+
+    fn is_drained(&self, drain: Drain) -> bool {
+        match drain {
+            Drain::Servers => self.registry.pools().iter().all(|pool| {
+                let numbers = pool.numbers();
+                numbers.servers <= numbers.idle + numbers.connecting && numbers.waiting == 0
+            }),
+            Drain::Clients | Drain::Now => self.registry.sessions.load(Ordering::Acquire) == 0,
+        }
+    }
+
+    fn reload(&self, path: &Path) {
+        match Config::load(path) {
+            Ok(config) => {
+                for warning in &config.warnings {
+                    tracing::warn!("{warning}");
+                }
+                let restart = self.registry.reload(config);
+                self.tell(|| Errand::Reloaded);
+                tracing::info!("configuration reloaded");
+                if !restart.is_empty() {
+                    tracing::warn!(
+                        "changed, but in effect only after a restart: {}",
+                        restart.join(", ")
+                    );
+                }
+            }
+            Err(e) => {
+                self.registry.reloads.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("reload failed, the old configuration stays in force:\n{e}");
+            }
+        }
+    }
+
+    fn tell(&self, errand: impl Fn() -> Errand) {
+        for courier in &self.couriers {
+            // A worker that has stopped needs no telling.
+            let _stopped = courier.send(errand());
+        }
+    }
+
+    fn stop(self) {
+        self.tell(|| Errand::Stop);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        drop(self.socket_files);
+    }
+}
+
+/// A second signal means now.
+fn escalate(drain: Option<Drain>, ask: Ask) -> Drain {
+    match (drain, ask) {
+        (None, Ask::DrainClients) => Drain::Clients,
+        (None, Ask::DrainServers) => Drain::Servers,
+        _ => Drain::Now,
+    }
+}

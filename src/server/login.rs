@@ -1,0 +1,419 @@
+//! Logging in to PostgreSQL: from an address to a [`Server`].
+//!
+//! ```text
+//! connect -> startup packet -> authentication -> ParameterStatus... BackendKeyData ReadyForQuery
+//! ```
+//! Everything that the other side says is bounded: messages of at most 64 kB, 256 kB in all. The
+//! caller sets the deadline; dropped midway, the connection is closed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use pooler_protocol::auth::{
+    self, AuthRequest, ChannelBinding, ScramChallenge, ScramClient, ScramClientFinal, ScramKeys,
+    Secret, ServerProven,
+};
+use pooler_protocol::backend::{ErrorView, read_backend_key_data, read_parameter_status, tag};
+use pooler_protocol::frame::{HEADER_LEN, Header};
+use pooler_protocol::ledger::Ledger;
+use pooler_protocol::prepared::ServerStatements;
+use pooler_protocol::settings::Settings;
+use pooler_protocol::startup;
+
+use super::{CancelFlight, Identity, Pass, Replay, Server, Welcome};
+use crate::buffer::{Carry, Outbox};
+use crate::error::LoginError;
+use crate::net::{Address, Liveness, Stream};
+
+const MESSAGE_LEN_MAX: usize = 64 * 1024;
+const LOGIN_LEN_MAX: usize = 256 * 1024;
+
+/// What proves to a server who the pooler is.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// From the configuration.
+    secret: Option<Secret>,
+    /// From the last client that proved itself by SCRAM, or derived from the secret: deriving takes
+    /// milliseconds of a core, so it is done once and not for each connection.
+    keys: Mutex<Option<ScramKeys>>,
+}
+
+impl Credentials {
+    /// `secret` as the configuration has it.
+    #[must_use]
+    pub fn new(secret: Option<Secret>) -> Self {
+        Self {
+            secret,
+            keys: Mutex::default(),
+        }
+    }
+
+    /// Notes the keys of a client's SCRAM login: enough to log in as this user where the server has
+    /// the same verifier.
+    pub fn learn(&self, keys: ScramKeys) {
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+    }
+
+    /// The keys learnt, if any.
+    #[must_use]
+    pub fn learnt(&self) -> Option<ScramKeys> {
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn known_keys(&self, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.clone().filter(|k| k.matches(salt, iterations))
+    }
+}
+
+/// Where to log in, and as whom.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// Where.
+    pub address: Address,
+    /// Database.
+    pub database: &'a str,
+    /// User.
+    pub user: &'a str,
+    /// The proof.
+    pub credentials: &'a Credentials,
+    /// Further startup parameters (`replication`, say).
+    pub parameters: &'a [(String, String)],
+    /// Socket options.
+    pub liveness: Liveness,
+    /// The empty set of the process's interner.
+    pub no_settings: Arc<Settings>,
+}
+
+/// How long the parts of a login took.
+#[derive(Debug, Clone, Copy)]
+pub struct LoginTimes {
+    /// To connect.
+    pub connect: Duration,
+    /// From then on to ReadyForQuery.
+    pub login: Duration,
+}
+
+/// Logs in.
+///
+/// # Errors
+/// [`LoginError`]: which says whether to try again.
+pub async fn login(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
+    let host = target.address.to_string();
+    let began = Instant::now();
+    let stream =
+        target
+            .address
+            .connect(target.liveness)
+            .await
+            .map_err(|e| LoginError::Unreachable {
+                host: host.clone(),
+                source: Arc::new(e),
+            })?;
+    let connected = Instant::now();
+    let mut talk = Talk {
+        stream,
+        host,
+        received: Vec::new(),
+        total: 0,
+    };
+    talk.send_startup(target).await?;
+    talk.authenticate(target).await?;
+    let (welcome, process_id, cancel_key) = talk.settle_in().await?;
+    let times = LoginTimes {
+        connect: connected - began,
+        login: connected.elapsed(),
+    };
+    Ok((talk.finish(target, welcome, process_id, cancel_key), times))
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A login under way.
+struct Talk {
+    stream: Stream,
+    host: String,
+    received: Vec<u8>,
+    total: usize,
+}
+
+impl Talk {
+    async fn send_startup(&mut self, target: &Target<'_>) -> Result<(), LoginError> {
+        let mut out = BytesMut::new();
+        let own = [("user", target.user), ("database", target.database)];
+        let more = target.parameters.iter();
+        let parameters = own
+            .into_iter()
+            .chain(more.map(|(n, v)| (n.as_str(), v.as_str())));
+        startup::encode_startup(0, parameters, &mut out).map_err(|e| self.protocol(e))?;
+        self.send(&out).await
+    }
+
+    async fn authenticate(&mut self, target: &Target<'_>) -> Result<(), LoginError> {
+        let mut proven: Option<ServerProven> = None;
+        let mut exchanged = false;
+        loop {
+            let (tag, body) = self.next().await?;
+            if tag != tag::AUTHENTICATION {
+                return Err(
+                    self.protocol(format!("{:?} instead of Authentication", char::from(tag)))
+                );
+            }
+            let request = auth::parse_request(&body).map_err(|e| self.protocol(e))?;
+            match request {
+                // After a SCRAM exchange only a server that has proved itself may say so.
+                AuthRequest::Ok if exchanged && proven.is_none() => {
+                    return Err(self.protocol("AuthenticationOk without the server's proof"));
+                }
+                AuthRequest::Ok => return Ok(()),
+                AuthRequest::CleartextPassword => {
+                    let Some(Secret::Plain(password)) = &target.credentials.secret else {
+                        return Err(self.no_credentials("a cleartext password", "plain password"));
+                    };
+                    self.send_password(password.as_bytes()).await?;
+                }
+                AuthRequest::Md5Password { salt } => {
+                    let secret = target.credentials.secret.as_ref();
+                    let answer = secret.and_then(|s| s.md5_response(target.user, salt));
+                    let Some(answer) = answer else {
+                        return Err(
+                            self.no_credentials("an md5 password", "plain password or md5 hash")
+                        );
+                    };
+                    self.send_password(answer.as_bytes()).await?;
+                }
+                AuthRequest::Sasl { mechanisms } => {
+                    exchanged = true;
+                    proven = Some(self.authenticate_scram(target, &mechanisms).await?);
+                }
+                AuthRequest::SaslContinue(_) | AuthRequest::SaslFinal(_) => {
+                    return Err(self.protocol("a SASL message outside of an exchange"));
+                }
+                AuthRequest::Unsupported { name, .. } => {
+                    return Err(self.no_credentials(name, "support"));
+                }
+            }
+        }
+    }
+
+    async fn authenticate_scram(
+        &mut self,
+        target: &Target<'_>,
+        offered: &[&str],
+    ) -> Result<ServerProven, LoginError> {
+        let nonce: [u8; 18] = rand::random();
+        let client = ScramClient::new(offered, ChannelBinding::Unavailable, &nonce)
+            .map_err(|e| self.protocol(e))?;
+        let mut out = BytesMut::new();
+        auth::encode_sasl_initial_response(client.mechanism(), client.message(), &mut out);
+        self.send(&out).await?;
+
+        let body = self.next_authentication().await?;
+        let Ok(AuthRequest::SaslContinue(first)) = auth::parse_request(&body) else {
+            return Err(self.protocol("no SASLContinue in a SCRAM exchange"));
+        };
+        let challenge = client.server_first(first).map_err(|e| self.protocol(e))?;
+        let answered = self.answer_challenge(target, challenge).await?;
+        out.clear();
+        auth::encode_sasl_response(answered.message(), &mut out);
+        self.send(&out).await?;
+
+        let body = self.next_authentication().await?;
+        let Ok(AuthRequest::SaslFinal(last)) = auth::parse_request(&body) else {
+            return Err(self.protocol("no SASLFinal in a SCRAM exchange"));
+        };
+        // Mutual: a server that cannot prove that it knows the password is not ours.
+        answered.server_final(last).map_err(|e| self.protocol(e))
+    }
+
+    async fn answer_challenge(
+        &self,
+        target: &Target<'_>,
+        challenge: ScramChallenge,
+    ) -> Result<ScramClientFinal, LoginError> {
+        let (salt, iterations) = (challenge.salt().to_vec(), challenge.iterations());
+        let keys = match target.credentials.known_keys(&salt, iterations) {
+            Some(keys) => keys,
+            None => {
+                let Some(Secret::Plain(password)) = target.credentials.secret.clone() else {
+                    return Err(self.no_credentials(
+                        "SCRAM-SHA-256",
+                        "plain password (or the same verifier as the server, and a client that \
+                         logged in with it)",
+                    ));
+                };
+                // Milliseconds of computing do not belong on a worker (trap 59).
+                let derive = move || auth::derive(password.as_bytes(), &salt, iterations);
+                let keys = tokio::task::spawn_blocking(derive)
+                    .await
+                    .map_err(|e| self.protocol(e))?;
+                target.credentials.learn(keys.clone());
+                keys
+            }
+        };
+        challenge.client_final(&keys).map_err(|e| self.protocol(e))
+    }
+
+    /// Everything between AuthenticationOk and ReadyForQuery.
+    async fn settle_in(&mut self) -> Result<(Welcome, i32, Box<[u8]>), LoginError> {
+        let mut welcome = Welcome::default();
+        let (mut process_id, mut key) = (0, Box::default());
+        loop {
+            let (tag, body) = self.next().await?;
+            match tag {
+                tag::PARAMETER_STATUS => {
+                    let Some((name, value)) = read_parameter_status(&body) else {
+                        return Err(self.protocol("malformed ParameterStatus"));
+                    };
+                    welcome.put(name, value);
+                }
+                tag::BACKEND_KEY_DATA => {
+                    let Some((pid, secret)) = read_backend_key_data(&body) else {
+                        return Err(self.protocol("malformed BackendKeyData"));
+                    };
+                    (process_id, key) = (pid, secret.into());
+                }
+                tag::READY_FOR_QUERY if body == *b"I" => return Ok((welcome, process_id, key)),
+                _ => {
+                    return Err(
+                        self.protocol(format!("{:?} after AuthenticationOk", char::from(tag)))
+                    );
+                }
+            }
+        }
+    }
+
+    fn finish(
+        self,
+        target: &Target<'_>,
+        welcome: Welcome,
+        process_id: i32,
+        cancel_key: Box<[u8]>,
+    ) -> Server {
+        let mut carry = Carry::default();
+        carry.replace(&self.received);
+        Server {
+            stream: self.stream,
+            ledger: Ledger::new(),
+            journal: pooler_protocol::prepared::Journal::default(),
+            statements: ServerStatements::default(),
+            settings: Arc::clone(&target.no_settings),
+            welcome: Arc::new(welcome),
+            carry,
+            pass: Pass::NONE,
+            outbox: Outbox::default(),
+            replay: Replay::default(),
+            dirty: false,
+            said_goodbye: false,
+            identity: Arc::new(Identity {
+                id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+                host: self.host,
+                address: target.address.clone(),
+                liveness: target.liveness,
+                process_id,
+                cancel_key,
+            }),
+            cancels: Arc::new(CancelFlight::default()),
+            born: Instant::now(),
+        }
+    }
+
+    async fn next_authentication(&mut self) -> Result<Vec<u8>, LoginError> {
+        match self.next().await? {
+            (tag::AUTHENTICATION, body) => Ok(body),
+            (tag, _) => Err(self.protocol(format!("{:?} in a SCRAM exchange", char::from(tag)))),
+        }
+    }
+
+    /// The next message that is not a notice; an ErrorResponse is an error.
+    async fn next(&mut self) -> Result<(u8, Vec<u8>), LoginError> {
+        loop {
+            while let Some((tag, body)) = self.split_message()? {
+                match tag {
+                    tag::ERROR_RESPONSE => {
+                        return Err(LoginError::refused(&self.host, &ErrorView::new(&body)));
+                    }
+                    tag::NOTICE_RESPONSE => {
+                        let text = ErrorView::new(&body).message();
+                        tracing::warn!(host = %self.host, "notice at login: {text}");
+                    }
+                    _ => return Ok((tag, body)),
+                }
+            }
+            let mut buffer = [0; 4096];
+            let n = self
+                .stream
+                .read(&mut buffer)
+                .await
+                .map_err(|e| self.broken(e))?;
+            if n == 0 {
+                return Err(self.broken(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.total += n;
+            if self.total > LOGIN_LEN_MAX {
+                return Err(self.protocol(format!("more than {LOGIN_LEN_MAX} bytes")));
+            }
+            self.received.extend_from_slice(&buffer[..n]);
+        }
+    }
+
+    fn split_message(&mut self) -> Result<Option<(u8, Vec<u8>)>, LoginError> {
+        let Some(header) = Header::read(&self.received).map_err(|e| self.protocol(e))? else {
+            return Ok(None);
+        };
+        if header.len > MESSAGE_LEN_MAX {
+            return Err(self.protocol(format!(
+                "a message {:?} of {} bytes",
+                char::from(header.tag),
+                header.len
+            )));
+        }
+        if self.received.len() < header.len {
+            return Ok(None);
+        }
+        let rest = self.received.split_off(header.len);
+        let message = std::mem::replace(&mut self.received, rest);
+        Ok(Some((header.tag, message[HEADER_LEN..].to_vec())))
+    }
+
+    async fn send_password(&mut self, password: &[u8]) -> Result<(), LoginError> {
+        let mut out = BytesMut::new();
+        auth::encode_password_message(password, &mut out).map_err(|e| self.protocol(e))?;
+        self.send(&out).await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), LoginError> {
+        match self.stream.write_all(bytes).await {
+            Ok(()) => Ok(()),
+            Err(e) => Err(self.broken(e)),
+        }
+    }
+
+    /// A connection that breaks during login is a server that is away, or on its way down or up.
+    fn broken(&self, e: std::io::Error) -> LoginError {
+        LoginError::Unreachable {
+            host: self.host.clone(),
+            source: Arc::new(e),
+        }
+    }
+
+    fn protocol(&self, what: impl std::fmt::Display) -> LoginError {
+        LoginError::Protocol {
+            host: self.host.clone(),
+            what: what.to_string(),
+        }
+    }
+
+    fn no_credentials(&self, asked: &'static str, missing: &'static str) -> LoginError {
+        LoginError::NoCredentials {
+            host: self.host.clone(),
+            asked,
+            missing,
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A connection to PostgreSQL that is logged in.
+//!
+//! [`login::login`] is the only way to get a [`Server`]. What it owes is in its ledger, what it
+//! holds in its statements, what its session is set to in its settings; the relay keeps all three
+//! true while a client uses it. Nothing here knows of pools.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pooler_protocol::frontend;
+use pooler_protocol::ledger::{Deal, Ledger, Request, Reusable};
+use pooler_protocol::prepared::{
+    Interner, Journal, OutOfBudget, ServerStatements, Statement, Unnamed,
+};
+use pooler_protocol::settings::{Settings, SettingsInterner};
+use tokio::sync::Notify;
+
+use crate::buffer::{Carry, Outbox};
+use crate::net::{Address, DetachedStream, Liveness, Stream};
+
+mod absorb;
+pub mod login;
+mod welcome;
+
+pub use welcome::Welcome;
+
+/// What several workers share so that equal things are one pointer. Locked when a client prepares
+/// a new text or changes a setting, never by a transaction that does neither.
+#[derive(Debug)]
+pub struct Interners {
+    settings: Mutex<SettingsInterner>,
+    statements: Mutex<Interner>,
+}
+
+impl Interners {
+    /// `statement_bytes` bounds the texts of prepared statements.
+    #[must_use]
+    pub fn new(statement_bytes: usize) -> Self {
+        Self {
+            settings: Mutex::default(),
+            statements: Mutex::new(Interner::new(statement_bytes)),
+        }
+    }
+
+    /// The one copy of `settings`.
+    #[must_use]
+    pub fn settings(&self, settings: Settings) -> Arc<Settings> {
+        let mut interner = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        interner.intern(settings)
+    }
+
+    /// The set in which nothing is set.
+    #[must_use]
+    pub fn no_settings(&self) -> Arc<Settings> {
+        let interner = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        interner.empty()
+    }
+
+    /// The one statement of this text.
+    ///
+    /// # Errors
+    /// [`OutOfBudget`] if it is new and there is no room.
+    pub fn statement(&self, text: &[u8]) -> Result<Arc<Statement>, OutOfBudget> {
+        let mut interner = self
+            .statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        interner.intern(text)
+    }
+
+    /// Changes the bound on texts, in bytes.
+    pub fn set_statement_bytes(&self, bytes: usize) {
+        let mut interner = self
+            .statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        interner.set_limit(bytes);
+    }
+}
+
+/// Where a server is and how to cancel what it runs.
+#[derive(Debug)]
+pub struct Identity {
+    /// Unique in the process.
+    pub id: u64,
+    /// For logs and errors: host and port.
+    pub host: String,
+    /// Where it listens.
+    pub address: Address,
+    /// For the sockets of cancel requests.
+    pub liveness: Liveness,
+    /// Process id of the backend; 0 if it sent no BackendKeyData.
+    pub process_id: i32,
+    /// What a cancel request must show; empty if it sent no BackendKeyData.
+    pub cancel_key: Box<[u8]>,
+}
+
+/// Cancel requests that are on their way to a server. While there is one, the server is handed to
+/// nobody: the cancel would hit the next query, whosever it is (trap 13).
+#[derive(Debug, Default)]
+pub struct CancelFlight {
+    flying: AtomicU32,
+    landed: Notify,
+}
+
+impl CancelFlight {
+    /// Notes one more; it has landed when the guard is dropped. `None` if one is on its way
+    /// already: a second would do nothing that the first does not (trap 15).
+    #[must_use]
+    pub fn take_off(self: &Arc<Self>) -> Option<Flying> {
+        let first = self
+            .flying
+            .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        first.then(|| Flying(Arc::clone(self)))
+    }
+
+    /// Whether one is on its way.
+    #[inline]
+    #[must_use]
+    pub fn is_flying(&self) -> bool {
+        self.flying.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until none is. Dropped midway, nothing is lost.
+    pub async fn wait(&self) {
+        loop {
+            let landed = self.landed.notified();
+            tokio::pin!(landed);
+            landed.as_mut().enable();
+            if !self.is_flying() {
+                return;
+            }
+            landed.await;
+        }
+    }
+}
+
+/// A cancel request on its way.
+#[derive(Debug)]
+pub struct Flying(Arc<CancelFlight>);
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        self.0.flying.store(0, Ordering::Release);
+        self.0.landed.notify_waiters();
+    }
+}
+
+/// The rest of a message whose header was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// Bytes that are still to come.
+    pub rest: usize,
+    /// Who gets them.
+    pub deal: Deal,
+}
+
+impl Pass {
+    /// Between two messages.
+    pub const NONE: Self = Self {
+        rest: 0,
+        deal: Deal::Skip,
+    };
+}
+
+/// What was sent last, kept so that it can be sent once more (trap 26). Only a batch that began
+/// outside a transaction, ends with its only Sync, and has had no reply yet may be repeated.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// The client's own bytes; empty if they are not to be repeated.
+    pub batch: Vec<u8>,
+    /// The batch failed and is to be sent again when the server is ready.
+    pub due: bool,
+    /// The batch now running is a repetition; it is not repeated again.
+    pub running: bool,
+}
+
+/// A connection to PostgreSQL that is logged in.
+#[derive(Debug)]
+pub struct Server<S = Stream> {
+    /// The socket.
+    pub stream: S,
+    /// What it owes.
+    pub ledger: Ledger,
+    /// Changes to statements that it has not confirmed.
+    pub journal: Journal,
+    /// Statements that it holds.
+    pub statements: ServerStatements,
+    /// What its session is set to, beyond what it was born with.
+    pub settings: Arc<Settings>,
+    /// What it said of itself when it let the pooler in.
+    pub welcome: Arc<Welcome>,
+    /// Received, undecided.
+    pub carry: Carry,
+    /// The rest of the message that is coming in.
+    pub pass: Pass,
+    /// Decided, unsent.
+    pub outbox: Outbox,
+    /// The batch that may have to be sent again.
+    pub replay: Replay,
+    /// A client changed something that the next client must not find.
+    pub dirty: bool,
+    /// It said why it is closing the connection.
+    pub said_goodbye: bool,
+    /// Where it is.
+    pub identity: Arc<Identity>,
+    /// Cancel requests on their way to it.
+    pub cancels: Arc<CancelFlight>,
+    /// When it was logged in.
+    pub born: Instant,
+}
+
+impl Server<Stream> {
+    /// Proof that it can serve another client, if it can: nothing owed, nothing unread, nothing
+    /// unsent, no cancel on its way. What was left behind by the last client ([`Server::dirty`])
+    /// must be cleaned apart from this.
+    #[inline]
+    #[must_use]
+    pub fn reusable(&self) -> Option<Reusable> {
+        let quiet = self.carry.is_empty() && self.pass.rest == 0 && self.outbox.is_empty();
+        self.ledger
+            .reusable()
+            .filter(|_| quiet && !self.said_goodbye && !self.cancels.is_flying())
+    }
+
+    /// Brings it to the settings of a client: the question goes in front of the client's own
+    /// message in the same write, and its answer to nobody.
+    #[inline]
+    pub fn adopt_settings(&mut self, settings: &Arc<Settings>, out: &mut Vec<u8>) {
+        if Arc::ptr_eq(&self.settings, settings) {
+            return;
+        }
+        if let Some(sql) = self.settings.query_to(settings) {
+            frontend::write_query(out, &sql);
+            let _ = self.ledger.request(Request::Query, Deal::Skip, 0);
+            self.statements.unnamed = Unnamed::None;
+        }
+        self.settings = Arc::clone(settings);
+    }
+
+    /// Forgets what only the client of this checkout could use.
+    #[inline]
+    pub fn end_checkout(&mut self) {
+        if self.statements.unnamed == Unnamed::Untracked {
+            self.statements.unnamed = Unnamed::Unknown;
+        }
+    }
+
+    /// Leaves the event loop of this thread, to go to another.
+    ///
+    /// # Errors
+    /// What the system says; the connection is closed then.
+    pub fn detach(self) -> std::io::Result<Server<DetachedStream>> {
+        self.map_stream(Stream::detach)
+    }
+
+    /// Says goodbye, so that PostgreSQL does not have to log a lost connection. It waits for
+    /// nothing.
+    pub fn terminate(&mut self) {
+        if self.outbox.is_empty() {
+            let mut bytes = Vec::with_capacity(5);
+            frontend::write_terminate(&mut bytes);
+            // If it does not take five bytes, the close tells it as well.
+            let _taken = self.stream.try_write(&bytes);
+        }
+    }
+}
+
+impl Server<DetachedStream> {
+    /// Enters the event loop of this thread.
+    ///
+    /// # Errors
+    /// What the system says; the connection is closed then.
+    pub fn attach(self) -> std::io::Result<Server<Stream>> {
+        self.map_stream(DetachedStream::attach)
+    }
+}
+
+impl<S> Server<S> {
+    fn map_stream<T>(
+        self,
+        map: impl FnOnce(S) -> std::io::Result<T>,
+    ) -> std::io::Result<Server<T>> {
+        Ok(Server {
+            stream: map(self.stream)?,
+            ledger: self.ledger,
+            journal: self.journal,
+            statements: self.statements,
+            settings: self.settings,
+            welcome: self.welcome,
+            carry: self.carry,
+            pass: self.pass,
+            outbox: self.outbox,
+            replay: self.replay,
+            dirty: self.dirty,
+            said_goodbye: self.said_goodbye,
+            identity: self.identity,
+            cancels: self.cancels,
+            born: self.born,
+        })
+    }
+}

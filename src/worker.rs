@@ -1,0 +1,117 @@
+//! Workers: one thread each, with an event loop of its own and everything that lives on it.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::buffer::SharedScratch;
+use crate::cancel::Canceller;
+use crate::client::{self, Errand, Hub, Seats};
+use crate::listener::{Bound, accept_all};
+use crate::pool::{self, LocalPools};
+use crate::registry::Registry;
+
+/// How often deadlines are looked at: they are kept to within this.
+const SWEEP_EVERY: Duration = Duration::from_millis(200);
+
+/// Threads of a worker for what must not block it: names that are looked up, keys that are derived.
+const BLOCKING_THREADS_MAX: usize = 4;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its number.
+    pub index: usize,
+    /// What is configured.
+    pub registry: Arc<Registry>,
+    /// The other workers, and itself.
+    pub couriers: Vec<client::Courier>,
+    /// Errands about pools.
+    pub pool_errands: UnboundedReceiver<pool::Errand>,
+    /// Errands about clients.
+    pub client_errands: UnboundedReceiver<Errand>,
+    /// Its listening sockets.
+    pub listeners: Vec<Bound>,
+}
+
+/// Starts a worker.
+///
+/// # Errors
+/// If the system gives no thread or no event loop.
+pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
+    let name = format!("worker-{}", parts.index);
+    std::thread::Builder::new().name(name).spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(work(parts)),
+            Err(e) => tracing::error!("a worker has no event loop: {e}"),
+        }
+    })
+}
+
+async fn work(parts: Parts) {
+    let Parts {
+        index,
+        registry,
+        couriers,
+        mut pool_errands,
+        mut client_errands,
+        listeners,
+    } = parts;
+    let hub = Rc::new(Hub {
+        worker: index,
+        registry,
+        couriers,
+        scratch: SharedScratch::default(),
+        pools: LocalPools::new(index),
+        seats: Rc::new(Seats::default()),
+        canceller: Canceller::default(),
+        draining: std::cell::Cell::new(None),
+    });
+    let for_pools = Rc::clone(&hub);
+    tokio::task::spawn_local(async move {
+        while let Some(errand) = pool_errands.recv().await {
+            for_pools.pools.run(errand);
+        }
+    });
+    let for_sweep = Rc::clone(&hub);
+    tokio::task::spawn_local(async move {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for_sweep.sweep(Instant::now());
+        }
+    });
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|bound| {
+            let hub = Rc::clone(&hub);
+            tokio::task::spawn_local(async move {
+                if let Err(e) = accept_all(hub, bound).await {
+                    tracing::error!("cannot accept connections: {e}");
+                }
+            })
+        })
+        .collect();
+    while let Some(errand) = client_errands.recv().await {
+        match errand {
+            Errand::Stop => break,
+            Errand::Drain(_) => {
+                for task in &accepting {
+                    task.abort();
+                }
+                hub.run(errand);
+            }
+            other => hub.run(other),
+        }
+    }
+}

@@ -474,7 +474,7 @@ impl Ledger {
             asked().filter(|r| r.may_copy()).count(),
             "every request that may copy is counted"
         );
-        if let Some(last) = asked().last() {
+        if let Some(last) = asked().next_back() {
             assert_eq!(
                 self.unsynced,
                 !last.ends_ready(),

@@ -1,5 +1,10 @@
 //! Transcripts of whole exchanges, and what the ledger makes of them.
 
+#![allow(
+    clippy::let_underscore_must_use,
+    reason = "what a request became shows in what follows"
+)]
+
 use super::*;
 
 /// Plays requests (before the arrow) and replies (behind it) by their type bytes.

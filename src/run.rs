@@ -73,6 +73,8 @@ fn start_log(config: &Config) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        // It would say so on the very same stderr, and panic if that is closed.
+        .log_internal_errors(false)
         .with_target(false);
     // A second pooler in one process (in tests) logs with the first one's settings.
     let _first = match config.log.format {

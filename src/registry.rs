@@ -168,22 +168,20 @@ impl Registry {
         let config = &current.config;
         let settings = config.pool_settings(&key.database, &key.user);
         let login = config.server_login(configured, client_user);
-        let servers =
-            |key, limit: crate::config::Limit| limit.count().map(|max| self.limit(key, Some(max)));
-        let limits = [
-            servers(
+        // Counted also where there is no limit, so that one that a reload sets finds all of them.
+        let limits = vec![
+            self.limit(
                 LimitKey::DatabaseServers(key.database.clone()),
-                settings.max_db_connections,
+                settings.max_db_connections.count(),
             ),
-            servers(
+            self.limit(
                 LimitKey::UserServers(key.user.clone()),
-                settings.max_user_connections,
+                settings.max_user_connections.count(),
             ),
         ];
-        let keys = old.and_then(|p| p.recipe.credentials.learnt());
         let credentials = Credentials::new(login.secret.cloned());
-        if let Some(keys) = keys {
-            credentials.learn(keys);
+        if let Some(old) = old {
+            credentials.inherit(&old.recipe.credentials);
         }
         Plan {
             recipe: Arc::new(Recipe {
@@ -192,7 +190,7 @@ impl Registry {
                 credentials,
             }),
             settings: Arc::new(settings),
-            limits: limits.into_iter().flatten().collect(),
+            limits,
         }
     }
 
@@ -271,6 +269,7 @@ impl Registry {
     /// Forgets pools that nobody has used for `unused`: names that clients made up are not kept.
     pub fn prune(&self, now: Instant, unused: Duration) {
         lock(&self.pools).retain(|_, pool| !pool.is_forgettable(now, unused));
+        lock(&self.limits).retain(|_, limit| Arc::strong_count(limit) > 1);
     }
 
     /// The secret of `user`.

@@ -183,7 +183,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     if let Some(keys) = proof.keys()
         && proof.user() == pool.key.user
     {
-        pool.plan().recipe.credentials.learn(keys.clone());
+        pool.plan().recipe.credentials.learn_from_client(keys);
     }
     Ok((startup, proof, pool, permits))
 }

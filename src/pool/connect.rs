@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::checkout::{Pooled, Slot};
 use super::local::LocalPool;
-use super::{Candidate, Errand, Permits, Plan, Pool, limit::Permit};
+use super::limit::{Limit, Permit};
+use super::{Candidate, Errand, Permits, Plan, Pool};
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Outlook};
 use crate::net::Liveness;
@@ -34,7 +35,7 @@ impl LocalPool {
                 return;
             }
             let plan = pool.plan();
-            let Some((permits, candidates)) = permits(pool, &plan) else {
+            let Some((permits, attempts)) = self.permits(&plan) else {
                 return;
             };
             // Looked at again, and counted, in one step (trap 39).
@@ -48,7 +49,7 @@ impl LocalPool {
                 pool: Arc::clone(pool),
                 permits,
             };
-            tokio::task::spawn_local(open(Rc::clone(self), plan, slot, candidates));
+            tokio::task::spawn_local(open(Rc::clone(self), plan, slot, attempts));
         }
     }
 
@@ -114,38 +115,70 @@ impl Pool {
     }
 }
 
-/// What a login needs besides the place in the pool: all of it, or nothing is taken.
-fn permits(pool: &Arc<Pool>, plan: &Plan) -> Option<(Permits, Vec<(Candidate, Permit)>)> {
-    let mut permits = Vec::with_capacity(plan.limits.len());
-    for limit in &plan.limits {
-        let Some(permit) = limit.take_or_wait(pool) else {
-            for courier in &pool.commons.couriers {
-                // A worker that has stopped has nothing to spare.
-                let _stopped = courier.send(Errand::Spare(Arc::clone(limit)));
-            }
-            return None;
+/// A host to try, with what it takes to log in there.
+struct Attempt {
+    candidate: Candidate,
+    login: Permit,
+    /// Of the likeliest host, so that nothing is tried while it is full; the others are asked when
+    /// it is their turn.
+    connection: Option<Permit>,
+}
+
+impl LocalPool {
+    /// What a login needs besides the place in the pool: all of it, or nothing is taken.
+    fn permits(&self, plan: &Plan) -> Option<(Permits, Vec<Attempt>)> {
+        let pool = self.shared();
+        let mut permits = Vec::with_capacity(plan.limits.len() + 1);
+        for limit in &plan.limits {
+            permits.push(self.take_or_spare(limit)?);
+        }
+        let mut candidates = plan.recipe.locate.candidates().into_iter();
+        let first = candidates.next()?;
+        let connection = self.take_or_spare(&first.connections)?;
+        let first = Attempt {
+            login: first.logins.take_or_wait(pool)?,
+            candidate: first,
+            connection: Some(connection),
         };
-        permits.push(permit);
+        let rest = candidates.filter_map(|candidate| {
+            let login = candidate.logins.try_take()?;
+            Some(Attempt {
+                candidate,
+                login,
+                connection: None,
+            })
+        });
+        let all = std::iter::once(first).chain(rest).collect();
+        Some((Permits(permits), all))
     }
-    let mut candidates = plan.recipe.locate.candidates().into_iter();
-    let first = candidates.next()?;
-    let login = first.logins.take_or_wait(pool)?;
-    let rest = candidates.filter_map(|c| c.logins.try_take().map(|p| (c, p)));
-    let all = std::iter::once((first.clone(), login))
-        .chain(rest)
-        .collect();
-    Some((Permits(permits), all))
+
+    /// One of `limit`; if it is full, another pool is asked to give up a server that idles, and
+    /// this one hears of it.
+    fn take_or_spare(&self, limit: &Arc<Limit>) -> Option<Permit> {
+        let pool = self.shared();
+        limit.take_or_wait(pool).or_else(|| {
+            let errand = Errand::Spare {
+                limit: Arc::clone(limit),
+                asker: Arc::clone(pool),
+                workers: pool.commons.couriers.len(),
+            };
+            pool.send(self.worker(), errand);
+            None
+        })
+    }
 }
 
 async fn open(
     local: Rc<LocalPool>,
     plan: Arc<Plan>,
     mut slot: Slot,
-    candidates: Vec<(Candidate, Permit)>,
+    attempts: Vec<Attempt>,
 ) {
     let mut errors = Vec::new();
-    for (candidate, login_permit) in candidates {
-        let Some(connection) = candidate.connections.try_take() else {
+    for attempt in attempts {
+        let candidate = attempt.candidate;
+        let connection = attempt.connection.or_else(|| candidate.connections.try_take());
+        let Some(connection) = connection else {
             errors.push(LoginError::Refused {
                 host: candidate.address.to_string(),
                 sqlstate: "53300".to_owned(),
@@ -154,7 +187,7 @@ async fn open(
             continue;
         };
         let tried = try_host(&local, &plan, &candidate).await;
-        drop(login_permit);
+        drop(attempt.login);
         match tried {
             Ok(Some((server, times))) => {
                 slot.permits.0.push(connection);

@@ -479,13 +479,18 @@ impl LocalPools {
             } => self.local(&pool).tell(cell, ticket, Err(error)),
             Errand::Yield(pool) => self.local(&pool).yield_idle(),
             Errand::Grow(pool) => self.local(&pool).grow(Instant::now()),
-            Errand::Spare(limit) => self.spare(&limit),
+            Errand::Spare {
+                limit,
+                asker,
+                workers,
+            } => self.spare(limit, asker, workers),
         }
     }
 
     /// Closes the server that idles longest among those that count for `limit`, if its pool can
-    /// spare it.
-    fn spare(&self, limit: &Arc<Limit>) {
+    /// spare it; if none idles here, the next of `workers` workers is asked. One request closes one
+    /// server at most.
+    fn spare(&self, limit: Arc<Limit>, asker: Arc<Pool>, workers: usize) {
         let longest = self
             .all()
             .into_iter()
@@ -493,14 +498,24 @@ impl LocalPools {
             .filter_map(|local| {
                 let idle = local.idle.borrow();
                 let front = idle.front()?;
-                let counts = front.pooled.slot.permits.0.iter().any(|p| p.is_of(limit));
+                let counts = front.pooled.slot.permits.0.iter().any(|p| p.is_of(&limit));
                 let since = front.since;
                 drop(idle);
                 counts.then_some((since, local))
             })
             .min_by_key(|(since, _)| *since);
-        if let Some((_, local)) = longest {
-            local.drop_idle(0);
+        match longest {
+            Some((_, local)) => local.drop_idle(0),
+            None if workers > 1 => {
+                let next = (self.worker + 1) % asker.commons.couriers.len();
+                let errand = Errand::Spare {
+                    limit,
+                    asker: Arc::clone(&asker),
+                    workers: workers - 1,
+                };
+                asker.send(next, errand);
+            }
+            None => {}
         }
     }
 

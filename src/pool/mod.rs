@@ -131,8 +131,16 @@ pub enum Errand {
     Yield(Arc<Pool>),
     /// See whether servers should be opened.
     Grow(Arc<Pool>),
-    /// A limit is full: close one of the servers that idle with you and count for it.
-    Spare(Arc<Limit>),
+    /// A limit is full: close one of the servers that idle with you and count for it; if there is
+    /// none, pass it on to as many other workers.
+    Spare {
+        /// The limit.
+        limit: Arc<Limit>,
+        /// The pool that needs room under it.
+        asker: Arc<Pool>,
+        /// Workers that are still to be asked, this one included.
+        workers: usize,
+    },
 }
 
 /// Where a worker takes errands.
@@ -287,7 +295,11 @@ impl Pool {
         let settings = &self.plan().settings;
         Bounds {
             size: settings.pool_size,
-            min: settings.min_pool_size,
+            min: if self.is_retired() {
+                0
+            } else {
+                settings.min_pool_size
+            },
             reserve: settings.reserve_pool_size,
             reserve_after: settings.reserve_pool_timeout,
             retry_first: settings.server_login_retry,

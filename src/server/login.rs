@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pooler_protocol::auth::{
-    self, AuthRequest, ChannelBinding, ScramChallenge, ScramClient, ScramClientFinal, ScramKeys,
-    Secret, ServerProven,
+    self, AuthRequest, ChannelBinding, ScramChallenge, ScramClient, ScramKeys, Secret, ServerProven,
 };
 use pooler_protocol::backend::{ErrorView, read_backend_key_data, read_parameter_status, tag};
 use pooler_protocol::frame::{HEADER_LEN, Header};
@@ -51,14 +50,33 @@ impl Credentials {
     }
 
     /// Notes the keys of a client's SCRAM login: enough to log in as this user where the server has
-    /// the same verifier.
-    pub fn learn(&self, keys: ScramKeys) {
+    /// the same verifier. With a plain password the keys are derived for the server's own salt, and
+    /// those of a client would only take their place.
+    pub fn learn_from_client(&self, keys: &ScramKeys) {
+        if !matches!(self.secret, Some(Secret::Plain(_))) {
+            self.learn(keys.clone());
+        }
+    }
+
+    /// Notes keys that a server has accepted.
+    fn learn(&self, keys: ScramKeys) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
-    /// The keys learnt, if any.
-    #[must_use]
-    pub fn learnt(&self) -> Option<ScramKeys> {
+    /// What `old` has learnt, unless the secret has changed since: keys of an old password must not
+    /// outlive it.
+    pub fn inherit(&self, old: &Self) {
+        let same = match (&self.secret, &old.secret) {
+            (Some(new), Some(old)) => new.is_same(old),
+            (None, None) => true,
+            _ => false,
+        };
+        if let Some(keys) = old.learnt().filter(|_| same) {
+            self.learn(keys);
+        }
+    }
+
+    fn learnt(&self) -> Option<ScramKeys> {
         self.keys
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -218,7 +236,10 @@ impl Talk {
             return Err(self.protocol("no SASLContinue in a SCRAM exchange"));
         };
         let challenge = client.server_first(first).map_err(|e| self.protocol(e))?;
-        let answered = self.answer_challenge(target, challenge).await?;
+        let keys = self.keys_for(target, &challenge).await?;
+        let answered = challenge
+            .client_final(&keys)
+            .map_err(|e| self.protocol(e))?;
         out.clear();
         auth::encode_sasl_response(answered.message(), &mut out);
         self.send(&out).await?;
@@ -228,35 +249,32 @@ impl Talk {
             return Err(self.protocol("no SASLFinal in a SCRAM exchange"));
         };
         // Mutual: a server that cannot prove that it knows the password is not ours.
-        answered.server_final(last).map_err(|e| self.protocol(e))
+        let proven = answered.server_final(last).map_err(|e| self.protocol(e))?;
+        target.credentials.learn(keys);
+        Ok(proven)
     }
 
-    async fn answer_challenge(
+    async fn keys_for(
         &self,
         target: &Target<'_>,
-        challenge: ScramChallenge,
-    ) -> Result<ScramClientFinal, LoginError> {
+        challenge: &ScramChallenge,
+    ) -> Result<ScramKeys, LoginError> {
         let (salt, iterations) = (challenge.salt().to_vec(), challenge.iterations());
-        let keys = match target.credentials.known_keys(&salt, iterations) {
-            Some(keys) => keys,
-            None => {
-                let Some(Secret::Plain(password)) = target.credentials.secret.clone() else {
-                    return Err(self.no_credentials(
-                        "SCRAM-SHA-256",
-                        "plain password (or the same verifier as the server, and a client that \
-                         logged in with it)",
-                    ));
-                };
-                // Milliseconds of computing do not belong on a worker (trap 59).
-                let derive = move || auth::derive(password.as_bytes(), &salt, iterations);
-                let keys = tokio::task::spawn_blocking(derive)
-                    .await
-                    .map_err(|e| self.protocol(e))?;
-                target.credentials.learn(keys.clone());
-                keys
-            }
+        if let Some(keys) = target.credentials.known_keys(&salt, iterations) {
+            return Ok(keys);
+        }
+        let Some(Secret::Plain(password)) = target.credentials.secret.clone() else {
+            return Err(self.no_credentials(
+                "SCRAM-SHA-256",
+                "plain password (or the same verifier as the server, and a client that logged in \
+                 with it)",
+            ));
         };
-        challenge.client_final(&keys).map_err(|e| self.protocol(e))
+        // Milliseconds of computing do not belong on a worker (trap 59).
+        let derive = move || auth::derive(password.as_bytes(), &salt, iterations);
+        tokio::task::spawn_blocking(derive)
+            .await
+            .map_err(|e| self.protocol(e))
     }
 
     /// Everything between AuthenticationOk and ReadyForQuery.

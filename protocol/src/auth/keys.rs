@@ -187,6 +187,14 @@ impl Verifier {
         ))
     }
 
+    /// Whether the other is the same verifier, in constant time.
+    pub(super) fn is_same(&self, other: &Verifier) -> bool {
+        let public = self.iterations == other.iterations && self.salt == other.salt;
+        let keys = self.stored_key.ct_eq(&*other.stored_key)
+            & self.server_key.ct_eq(&*other.server_key);
+        public && bool::from(keys)
+    }
+
     /// Whether this is the verifier of a password. Derives its keys, which is expensive.
     pub(super) fn fits(&self, password: &[u8]) -> Choice {
         let keys = derive(password, &self.salt, self.iterations);

@@ -103,6 +103,16 @@ impl Secret {
         }
     }
 
+    /// Whether both are of one kind and have one value, in a time that does not tell how much of it.
+    pub fn is_same(&self, other: &Secret) -> bool {
+        match (self, other) {
+            (Secret::Plain(a), Secret::Plain(b)) => a.as_bytes().ct_eq(b.as_bytes()).into(),
+            (Secret::Md5(a), Secret::Md5(b)) => a.0.ct_eq(&*b.0).into(),
+            (Secret::Scram(a), Secret::Scram(b)) => a.is_same(b),
+            _ => false,
+        }
+    }
+
     fn md5_hash(&self, user: &str) -> Option<Md5Hash> {
         match self {
             Secret::Plain(password) => Some(Md5Hash::of(user, password.as_bytes())),

@@ -22,6 +22,12 @@ use crate::worker::{self, Parts};
 /// How long clients may take to take in their last message when the process stops at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How often the main thread looks whether there is something to do.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How often deadlines are looked at: they are kept to within this.
+const SWEEP_EVERY: Duration = Duration::from_millis(200);
+
 /// How long a pool that nobody uses is remembered.
 const POOL_UNUSED_MAX: Duration = Duration::from_secs(60);
 
@@ -154,7 +160,8 @@ impl Fleet {
         let exposition = self.expose().await?;
         let mut drain = None;
         let mut deadline: Option<Instant> = None;
-        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        let mut ticks = tokio::time::interval(TICK);
+        let mut sweep_at = Instant::now();
         loop {
             tokio::select! {
                 ask = signals.next() => match ask {
@@ -173,7 +180,11 @@ impl Fleet {
                 },
                 _ = ticks.tick() => {
                     let now = Instant::now();
-                    self.registry.prune(now, POOL_UNUSED_MAX);
+                    if now >= sweep_at {
+                        sweep_at = now + SWEEP_EVERY;
+                        self.registry.prune(now, POOL_UNUSED_MAX);
+                        self.tell(|| Errand::Sweep);
+                    }
                     match drain {
                         Some(mode) if self.is_drained(mode) => break,
                         Some(Drain::Now) if deadline.is_some_and(|d| now >= d) => break,

@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -15,9 +15,6 @@ use crate::client::{self, Errand, Hub, Seats};
 use crate::listener::{Bound, accept_all};
 use crate::pool::{self, LocalPools};
 use crate::registry::Registry;
-
-/// How often deadlines are looked at: they are kept to within this.
-const SWEEP_EVERY: Duration = Duration::from_millis(200);
 
 /// Threads of a worker for what must not block it: names that are looked up, keys that are derived.
 const BLOCKING_THREADS_MAX: usize = 4;
@@ -82,15 +79,6 @@ async fn work(parts: Parts) {
             for_pools.pools.run(errand);
         }
     });
-    let for_sweep = Rc::clone(&hub);
-    tokio::task::spawn_local(async move {
-        let mut ticks = tokio::time::interval(SWEEP_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            for_sweep.sweep(Instant::now());
-        }
-    });
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|bound| {
@@ -105,6 +93,7 @@ async fn work(parts: Parts) {
     while let Some(errand) = client_errands.recv().await {
         match errand {
             Errand::Stop => break,
+            Errand::Sweep => hub.sweep(Instant::now()),
             Errand::Drain(_) => {
                 for task in &accepting {
                     task.abort();

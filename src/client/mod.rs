@@ -49,6 +49,9 @@ pub enum Errand {
     },
     /// The configuration has changed.
     Reloaded,
+    /// Look at deadlines. It comes from outside so that a worker needs no timer: one would make
+    /// each of its sleeps dearer.
+    Sweep,
     /// Stop serving.
     Drain(Drain),
     /// Nothing is left to do: end the worker.
@@ -195,8 +198,8 @@ impl Hub {
                     seat.order(Order::Cancel(Some(done)));
                 }
             }
-            // The worker itself does that.
-            Errand::Stop => {}
+            // The worker itself does these.
+            Errand::Stop | Errand::Sweep => {}
             Errand::Reloaded => self.seats.order_all(|| Order::LookUp),
             Errand::Drain(Drain::Now) => {
                 self.draining.set(Some(Drain::Now));

@@ -257,9 +257,14 @@ impl Session {
         let since = wait.since();
         match wait.poll(cx) {
             Poll::Ready(Ok(checkout)) => {
-                self.local.counters().wait_seconds.record(since.elapsed());
+                let now = Instant::now();
+                self.local.counters().wait_seconds.record(now - since);
                 self.state = State::Active(checkout);
-                self.meter = Meter::default();
+                self.meter = Meter {
+                    now: Some(now),
+                    fresh: true,
+                    ..Meter::default()
+                };
                 self.client.unread = true;
                 return Step::Again;
             }
@@ -272,7 +277,7 @@ impl Session {
         // A client that leaves the queue is seen at once; what it says meanwhile is kept.
         while self.client.carry.len() < SCRATCH_LEN {
             let room = &mut scratch.input[..SCRATCH_LEN];
-            match self.client.stream.poll_read(cx, room) {
+            match self.client.poll_read(cx, room) {
                 Poll::Ready(Ok(n)) if n > 0 => self.client.carry.push(&scratch.input[..n]),
                 Poll::Ready(_) => return Step::End,
                 Poll::Pending => break,

@@ -52,6 +52,8 @@ pub struct Meter {
     pub idle_since: Option<Instant>,
     /// The last look at the clock.
     pub now: Option<Instant>,
+    /// It was looked at in this very poll, before the server got anything to do.
+    pub fresh: bool,
 }
 
 /// How it ended.
@@ -146,7 +148,9 @@ impl Relay<'_> {
     /// The server is about to get work.
     #[inline]
     fn begin_work(&mut self) {
-        let now = self.look_at_clock();
+        let known = self.meter.now.filter(|_| self.meter.fresh);
+        let now = known.unwrap_or_else(|| self.look_at_clock());
+        self.meter.fresh = false;
         self.meter.query = Some(now);
         self.meter.idle_since = None;
         self.meter.transaction.get_or_insert(now);

@@ -80,7 +80,7 @@ impl Relay<'_> {
     /// Goes on with a message that must be seen whole and does not fit the scratch buffer.
     fn read_long_message(&mut self, cx: &mut Context<'_>) -> Result<bool, Outcome> {
         let room = &mut self.scratch.input[..SCRATCH_LEN];
-        let n = match self.client.stream.poll_read(cx, room) {
+        let n = match self.client.poll_read(cx, room) {
             Poll::Ready(Ok(n)) if n > 0 => n,
             Poll::Ready(_) => {
                 self.client.ended = Ended::Gone;

@@ -70,6 +70,14 @@ impl Server {
     /// [`ServerFault`] if the server must be closed.
     #[inline]
     pub fn judge_idle(&mut self) -> Result<(), ServerFault> {
+        if self.stream.is_readable() {
+            return self.judge_arrived();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn judge_arrived(&mut self) -> Result<(), ServerFault> {
         let mut first = [0; 512];
         loop {
             let n = match self.stream.try_read(&mut first) {

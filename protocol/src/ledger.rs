@@ -30,9 +30,11 @@ use std::collections::VecDeque;
 
 use crate::backend::{TransactionStatus, tag};
 
+mod copy;
 mod effect;
 mod entry;
 
+use copy::CopyIn;
 use effect::{Effect, Phase, effect_of};
 use entry::Entry;
 pub use entry::{Answer, Deal, Request, Sent, Verdict, Violation};
@@ -40,17 +42,6 @@ pub use entry::{Answer, Deal, Request, Sent, Verdict, Violation};
 /// Entries above which the caller stops reading from the client, so that a pipeline that nobody
 /// reads the replies of cannot grow the ledger without bound.
 pub const OUTSTANDING_MAX: usize = 65_536;
-
-/// Whether the server reads COPY data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CopyIn {
-    /// It does not, or the end of the data has been sent.
-    No,
-    /// It does, and ignores Sync and Flush.
-    Open,
-    /// It does, and will break off at a message that was sent in the middle of the data.
-    Cut,
-}
 
 /// Proof that a server can be handed to another client: nothing is owed and nothing is in doubt.
 /// Only [`Ledger::reusable`] makes one.
@@ -164,6 +155,14 @@ impl Ledger {
         self.is_settled() && self.strays > 0 && !self.doubt
     }
 
+    /// Whether a ReadyForQuery may come, or may yet turn out to come, that no entry expects. An
+    /// [`Answer`] cannot find its place behind one: let the server itself reply meanwhile.
+    #[inline]
+    #[must_use]
+    pub fn may_stray(&self) -> bool {
+        self.strays > 0 || self.swallowed > 0
+    }
+
     fn is_settled(&self) -> bool {
         self.entries.is_empty() && !self.discarding && !self.unsynced && self.copy_in == CopyIn::No
     }
@@ -197,7 +196,7 @@ impl Ledger {
     }
 
     /// Notes a reply that the pooler gives itself, behind all that is owed so far. Returns false
-    /// if the server would have ignored the request.
+    /// if the server would have ignored the request. See [`Ledger::may_stray`].
     pub fn answer(&mut self, answer: Answer, ops: u8) -> bool {
         if self.discarding {
             return false;
@@ -352,6 +351,14 @@ impl Ledger {
     fn error(&mut self) -> Result<Verdict, Violation> {
         self.copy_in = CopyIn::No;
         let swallowed = std::mem::take(&mut self.swallowed);
+        if swallowed > 0
+            && self
+                .entries
+                .iter()
+                .any(|e| matches!(e, Entry::Answer { .. }))
+        {
+            return Err(Violation::Undecidable);
+        }
         let head = match self.entries.front() {
             // Nothing was asked: the server is going away, and says why.
             None => {
@@ -388,55 +395,6 @@ impl Ledger {
         }
         self.discarding = true;
         Ok(verdict)
-    }
-
-    /// The server reads COPY data now, and ignores each Sync until the client ends the copy.
-    fn begin_copy_in(&mut self) {
-        self.copy_in = CopyIn::Open;
-        let before = self.swallowed;
-        let mut at = 1;
-        while let Some(&entry) = self.entries.get(at) {
-            match entry.asked() {
-                Some(Request::Sync) => {
-                    self.entries.remove(at);
-                    self.swallowed = self.swallowed.saturating_add(1);
-                }
-                Some(_) => {
-                    self.copy_in = CopyIn::Cut;
-                    break;
-                }
-                None if entry.is(Request::CopyEnd) => {
-                    self.entries.remove(at);
-                    self.copy_in = CopyIn::No;
-                    break;
-                }
-                None => at += 1,
-            }
-        }
-        if self.swallowed > before {
-            let last = self.entries.iter().rev().find_map(|e| e.asked());
-            self.unsynced = last.is_some_and(|request| !request.ends_ready());
-        }
-    }
-
-    fn request_copy_end(&mut self) -> Sent {
-        match self.copy_in {
-            CopyIn::Open => {
-                self.copy_in = CopyIn::No;
-                Sent::Unanswered
-            }
-            CopyIn::Cut => Sent::Unanswered,
-            // The client may send its data before it has seen CopyInResponse.
-            CopyIn::No if self.copyable > 0 => {
-                self.entries.push_back(Entry::Owed {
-                    request: Request::CopyEnd,
-                    deal: Deal::Forward,
-                    ops: 0,
-                });
-                Sent::Entered
-            }
-            CopyIn::No => Sent::Discard,
-        }
     }
 
     /// Takes the oldest entry away, and the ends of COPYs that were none.

@@ -11,11 +11,15 @@
 //! [`Journal`]. Nothing that an error skipped stays behind (traps 3, 21).
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+mod journal;
+
+pub use journal::Journal;
 
 /// What every name under which a server holds a client's statement begins with.
 pub const SERVER_NAME_PREFIX: &str = "_p";
@@ -296,188 +300,6 @@ impl ServerStatements {
     fn insert(&mut self, id: u64) {
         self.clock += 1;
         self.held.insert(id, self.clock);
-    }
-}
-
-/// A change to the client's names or the server's holdings that is on its way to the server.
-#[derive(Debug)]
-enum Op {
-    /// The server is to hold this one.
-    Hold(u64),
-    /// The server is to give this one up.
-    Release(u64),
-    /// The client named this one.
-    Name(Box<[u8]>, Arc<Statement>),
-    /// The client gave up a name.
-    Forget(Box<[u8]>, Arc<Statement>),
-    /// The unnamed statement was replaced or dropped; these were the client's and the server's
-    /// before.
-    Unnamed(Option<Arc<Statement>>, Unnamed),
-    /// The pooler put the client's unnamed statement on the server, or took a foreign one away;
-    /// this was the server's before.
-    Replay(Unnamed),
-    /// Of no effect any more.
-    Nothing,
-}
-
-/// Changes made in the order sent, the oldest first, until the server confirms or refuses them.
-/// Each stands with one entry of the ledger, which says when it is kept or voided.
-#[derive(Debug, Default)]
-pub struct Journal {
-    ops: VecDeque<Op>,
-}
-
-impl Journal {
-    /// Changes that are not confirmed yet.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ops.len()
-    }
-
-    /// Whether everything is confirmed.
-    #[inline]
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
-    /// A Parse that makes the server hold `id` is sent.
-    pub fn hold(&mut self, server: &mut ServerStatements, id: u64) {
-        server.insert(id);
-        self.ops.push_back(Op::Hold(id));
-    }
-
-    /// A Close that makes the server give up `id` is sent.
-    pub fn release(&mut self, server: &mut ServerStatements, id: u64) {
-        server.held.remove(&id);
-        self.ops.push_back(Op::Release(id));
-    }
-
-    /// The client gives `name` to `statement`.
-    pub fn name(&mut self, client: &mut ClientStatements, name: &[u8], statement: Arc<Statement>) {
-        client.named.insert(name.into(), Arc::clone(&statement));
-        self.ops.push_back(Op::Name(name.into(), statement));
-    }
-
-    /// The client gives up `name`; false if it had no such statement (nothing is noted then).
-    pub fn forget(&mut self, client: &mut ClientStatements, name: &[u8]) -> bool {
-        let Some((name, statement)) = client.named.remove_entry(name) else {
-            return false;
-        };
-        self.ops.push_back(Op::Forget(name, statement));
-        true
-    }
-
-    /// The client's unnamed statement becomes `statement` on both sides: by a Parse, or `None` by a
-    /// Close or a simple Query.
-    pub fn replace_unnamed(
-        &mut self,
-        client: &mut ClientStatements,
-        server: &mut ServerStatements,
-        statement: Option<Arc<Statement>>,
-    ) {
-        let now = Unnamed::of(statement.as_ref());
-        let server_before = std::mem::replace(&mut server.unnamed, now);
-        let before = std::mem::replace(&mut client.unnamed, statement);
-        self.ops.push_back(Op::Unnamed(before, server_before));
-    }
-
-    /// The client's unnamed statement becomes one whose text is too long to keep.
-    pub fn replace_unnamed_untracked(
-        &mut self,
-        client: &mut ClientStatements,
-        server: &mut ServerStatements,
-    ) {
-        self.replace_unnamed(client, server, None);
-        server.unnamed = Unnamed::Untracked;
-    }
-
-    /// The pooler brings the server's unnamed statement to what the client's is.
-    pub fn replay_unnamed(&mut self, client: &ClientStatements, server: &mut ServerStatements) {
-        let now = Unnamed::of(client.unnamed.as_ref());
-        let before = std::mem::replace(&mut server.unnamed, now);
-        self.ops.push_back(Op::Replay(before));
-    }
-
-    /// The server has just said that it holds no named statement any more (DEALLOCATE ALL, DISCARD
-    /// ALL). What was sent behind that command comes after it, and still counts.
-    pub fn deallocate_all(&mut self, client: &mut ClientStatements, server: &mut ServerStatements) {
-        client.clear_named();
-        server.held.clear();
-        for op in &mut self.ops {
-            let still_true = match op {
-                Op::Hold(id) => {
-                    server.insert(*id);
-                    true
-                }
-                Op::Name(name, statement) => {
-                    client.named.insert(name.clone(), Arc::clone(statement));
-                    true
-                }
-                Op::Release(id) => server.held.remove(id).is_some(),
-                Op::Forget(name, _) => client.named.remove(name).is_some(),
-                Op::Unnamed(..) | Op::Replay(_) | Op::Nothing => true,
-            };
-            if !still_true {
-                *op = Op::Nothing;
-            }
-        }
-    }
-
-    /// The oldest `count` changes are true now.
-    #[inline]
-    pub fn keep(&mut self, count: u32) {
-        for _ in 0..count {
-            self.ops.pop_front();
-        }
-    }
-
-    /// The oldest `count` changes will never be; of these the oldest `failed` belong to the request
-    /// that the server refused, the others to requests that it skipped.
-    pub fn void(
-        &mut self,
-        client: &mut ClientStatements,
-        server: &mut ServerStatements,
-        count: u32,
-        failed: u32,
-    ) {
-        let count = (count as usize).min(self.ops.len());
-        let voided: Vec<Op> = self.ops.drain(..count).collect();
-        for (at, op) in voided.into_iter().enumerate().rev() {
-            let skipped = at >= failed as usize;
-            match op {
-                Op::Hold(id) => {
-                    server.held.remove(&id);
-                }
-                Op::Release(id) => server.insert(id),
-                Op::Name(name, statement) => {
-                    if client
-                        .named
-                        .get(&name)
-                        .is_some_and(|now| Arc::ptr_eq(now, &statement))
-                    {
-                        client.named.remove(&name);
-                    }
-                }
-                Op::Forget(name, statement) => {
-                    client.named.entry(name).or_insert(statement);
-                }
-                // A Parse that fails has dropped the old unnamed statement already, unless its
-                // text was not even valid in the client's encoding; one that is skipped has not.
-                Op::Unnamed(before, server_before) => {
-                    client.unnamed = before.filter(|_| skipped);
-                    server.unnamed = if skipped {
-                        server_before
-                    } else {
-                        Unnamed::Unknown
-                    };
-                }
-                Op::Replay(before) => {
-                    server.unnamed = if skipped { before } else { Unnamed::Unknown };
-                }
-                Op::Nothing => {}
-            }
-        }
     }
 }
 

@@ -145,3 +145,53 @@ fn t20_the_statement_used_longest_ago_is_evicted() {
     assert_eq!(server.evictable(4), None);
     assert_eq!(server.evictable(3), Some(2));
 }
+
+/// Two batches at once, the first of which fails: once the client was left with the statement from
+/// before both, and ran that one when it met another server.
+#[test]
+fn t21_a_batch_that_fails_takes_nothing_from_the_batch_behind_it() {
+    let (mut i, mut client, mut server) = (
+        interner(),
+        ClientStatements::default(),
+        ServerStatements::default(),
+    );
+    let mut journal = Journal::default();
+    let [a, b, c] = [b"a\0\0\0", b"b\0\0\0", b"c\0\0\0"].map(|text| i.intern(text).expect("room"));
+    for statement in [&a, &b, &c] {
+        journal.replace_unnamed(&mut client, &mut server, Some(Arc::clone(statement)));
+        journal.note_sync();
+    }
+    journal.keep(1);
+    journal.void(&mut client, &mut server, 1, 0);
+    assert!(client.unnamed().is_some_and(|s| Arc::ptr_eq(s, &c)));
+    assert_eq!(server.unnamed, Unnamed::Is(c.id()));
+    // The last one fails, too, and is skipped: what it would have replaced is not `b`.
+    journal.void(&mut client, &mut server, 1, 0);
+    assert!(client.unnamed().is_some_and(|s| Arc::ptr_eq(s, &a)));
+    assert_eq!(server.unnamed, Unnamed::Is(a.id()));
+}
+
+#[test]
+fn t21_what_is_not_confirmed_is_not_built_upon_behind_a_sync() {
+    let (mut i, mut client, mut server) = (
+        interner(),
+        ClientStatements::default(),
+        ServerStatements::default(),
+    );
+    let mut journal = Journal::default();
+    let s = i.intern(b"SELECT 1\0\0\0").expect("room");
+    journal.hold(&mut server, s.id());
+    journal.name(&mut client, b"a", Arc::clone(&s));
+    journal.replace_unnamed(&mut client, &mut server, Some(Arc::clone(&s)));
+    assert!(!journal.must_wait(b"a", Some(s.id())), "it fails with them");
+    assert!(!journal.must_wait_for_unnamed());
+    journal.note_sync();
+    assert!(journal.must_wait(b"a", None) && journal.must_wait(b"b", Some(s.id())));
+    assert!(!journal.must_wait(b"b", None));
+    assert!(journal.must_wait_for_unnamed());
+    journal.replace_unnamed(&mut client, &mut server, Some(Arc::clone(&s)));
+    assert!(!journal.must_wait_for_unnamed(), "this batch has its own");
+    journal.keep(3);
+    assert!(!journal.must_wait(b"a", Some(s.id())));
+    assert!(!journal.must_wait_for_unnamed());
+}

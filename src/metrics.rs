@@ -3,7 +3,9 @@
 //! A worker's counter is written by that worker alone, so adding is a load and a store, without a
 //! locked instruction and without a cache line that two cores fight for. The scrape adds up.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A number that only grows, written by one thread.
@@ -87,6 +89,50 @@ impl Default for HistogramSum {
     }
 }
 
+/// Five characters (PostgreSQL documentation, "PostgreSQL Error Codes").
+pub type SqlState = [u8; 5];
+
+/// Stands for all codes that are not counted apart: no SQLSTATE has small letters.
+pub const OTHER_SQLSTATE: SqlState = *b"other";
+
+/// Different codes that one [`ErrorCounts`] tells apart. A statement can raise any code it likes,
+/// so without a bound a client could fill the memory with them.
+pub const SQLSTATES_MAX: usize = 40;
+
+/// How often which SQLSTATE was sent to clients. Errors are rare and their messages are made by
+/// hand, so a lock that hardly anybody else takes (the scrape does) is nothing beside them.
+#[derive(Debug, Default)]
+pub struct ErrorCounts(Mutex<Vec<(SqlState, u64)>>);
+
+impl ErrorCounts {
+    /// Notes one.
+    pub fn note(&self, sqlstate: &str) {
+        let is_code = |b: &u8| b.is_ascii_digit() || b.is_ascii_uppercase();
+        let code = SqlState::try_from(sqlstate.as_bytes())
+            .ok()
+            .filter(|code| code.iter().all(is_code))
+            .unwrap_or(OTHER_SQLSTATE);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |counts: &[(SqlState, u64)], code| counts.iter().position(|(c, _)| *c == code);
+        let code = if known(&counts, code).is_none() && counts.len() >= SQLSTATES_MAX {
+            OTHER_SQLSTATE
+        } else {
+            code
+        };
+        match known(&counts, code) {
+            Some(at) => counts[at].1 += 1,
+            None => counts.push((code, 1)),
+        }
+    }
+
+    /// Adds this one's numbers to `sum`.
+    pub fn add_to(&self, sum: &mut BTreeMap<SqlState, u64>) {
+        for (code, n) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            *sum.entry(*code).or_default() += n;
+        }
+    }
+}
+
 /// What happens in one pool on one worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -120,7 +166,7 @@ pub struct PoolCounters {
     /// Batches sent once more because a cached plan had become invalid.
     pub statements_retried: Counter,
     /// ErrorResponses of servers, and of the pooler in their place.
-    pub errors: Counter,
+    pub errors: ErrorCounts,
     /// Queries cancelled for clients, or because a client had vanished.
     pub cancels: Counter,
 }
@@ -151,5 +197,25 @@ mod tests {
         assert_eq!((sum.buckets[0], sum.buckets[1]), (2, 1));
         assert_eq!((sum.buckets[31], sum.buckets[32]), (1, 1));
         assert_eq!(sum.sum_us, 120_000_102);
+    }
+
+    #[test]
+    fn codes_that_a_statement_makes_up_do_not_fill_the_memory() {
+        let counts = ErrorCounts::default();
+        counts.note("23505");
+        for n in 0..10_000 {
+            counts.note(&format!("Z{n:04}"));
+        }
+        for odd in ["", "2350", "235055", "a\nb{}", "other"] {
+            counts.note(odd);
+        }
+        counts.note("23505");
+        let mut sum = BTreeMap::new();
+        counts.add_to(&mut sum);
+        counts.add_to(&mut sum);
+        assert_eq!(sum.len(), SQLSTATES_MAX + 1);
+        assert_eq!(sum[b"23505"], 4);
+        let other = 10_000 - (SQLSTATES_MAX as u64 - 1) + 5;
+        assert_eq!(sum[&OTHER_SQLSTATE], 2 * other);
     }
 }

@@ -14,6 +14,7 @@ use pooler_protocol::auth::{Secret, Verifier};
 use crate::cluster::Cluster;
 use crate::config::{Config, Database};
 use crate::error::Refusal;
+use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Plan, Pool, PoolKey, Recipe};
 use crate::server::login::Credentials;
@@ -57,6 +58,8 @@ pub struct LoginCounts {
     pub refused: AtomicU64,
     /// Clients that left before they were either.
     pub abandoned: AtomicU64,
+    /// What the refused were told.
+    pub errors: ErrorCounts,
 }
 
 /// Numbers of reloads since the start.

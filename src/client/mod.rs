@@ -174,6 +174,7 @@ impl Hub {
             }
             Err(ClientLoginError::Refused(refusal)) => {
                 logins.refused.fetch_add(1, Ordering::Relaxed);
+                logins.errors.note(&refusal.sqlstate);
                 tracing::info!(%peer, sqlstate = %refusal.sqlstate, "login refused: {:?}", refusal.message);
             }
         }

@@ -386,7 +386,7 @@ impl Session {
 
     /// Tells the client why, and closes when it has taken that in.
     fn end_with(&mut self, refusal: &Refusal) -> Step {
-        self.local.counters().errors.add(1);
+        self.local.counters().errors.note(&refusal.sqlstate);
         self.leave_server();
         self.client.outbox.append(|out| refusal.write(out));
         self.state = State::Closing;
@@ -397,7 +397,7 @@ impl Session {
     /// An error in place of the reply to the message that waits: as a server would give it, the
     /// rest of an extended batch is dropped and ReadyForQuery comes at its Sync (trap 10).
     fn refuse(&mut self, refusal: &Refusal) {
-        self.local.counters().errors.add(1);
+        self.local.counters().errors.note(&refusal.sqlstate);
         self.state = State::Idle;
         self.seat.enter(Phase::Idle, Instant::now());
         self.client.outbox.append(|out| refusal.write(out));

@@ -209,7 +209,6 @@ impl Relay<'_> {
             // be behind them already, so neither it nor the server can go on.
             return Err(ServerFault::Settings(error.message()).into());
         }
-        self.counters.errors.add(1);
         self.server.said_goodbye |= error.is_fatal();
         if verdict.voided > 0 {
             let server = &mut *self.server;
@@ -231,6 +230,9 @@ impl Relay<'_> {
             // It cannot be repeated; at least the next use must not meet the same plan.
             self.server.dirty = true;
         }
+        self.counters
+            .errors
+            .note(error.sqlstate().unwrap_or("XX000"));
         if let Some((pooler_name, client_name)) = self.renamed(&error) {
             splice.put(|out| write_error_renamed(out, body, &pooler_name, &client_name));
         } else {

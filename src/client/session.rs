@@ -20,6 +20,7 @@ use std::time::Instant;
 use pooler_protocol::backend::{Report, write_notice, write_ready_idle};
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::frontend::tag;
+use pooler_protocol::ledger::Deal;
 
 use super::admit::Holdings;
 use super::seat::{Order, Phase, Seated, waiting_in_vain};
@@ -340,13 +341,15 @@ impl Session {
     }
 
     fn server_lost(&mut self, fault: &ServerFault) -> Step {
+        let in_message = self.is_in_message();
         let Some(checkout) = self.take_server() else {
             return Step::End;
         };
         let host = checkout.identity.host.clone();
         tracing::info!(server = %host, pool = %self.local.shared().key, "server connection lost: {fault}");
-        if checkout.said_goodbye {
-            // PostgreSQL has told the client already.
+        if checkout.said_goodbye || in_message {
+            // PostgreSQL has told the client already; or the client would take the error for the
+            // rest of a row.
             self.state = State::Closing;
             self.seat.enter(Phase::Closing, Instant::now());
             return Step::Again;
@@ -362,6 +365,12 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// Whether the client has got a part of a message whose rest is still to come.
+    fn is_in_message(&self) -> bool {
+        matches!(&self.state, State::Active(server)
+            if server.pass.rest > 0 && server.pass.deal == Deal::Forward)
     }
 
     /// What remains of a server when the client has gone.
@@ -387,8 +396,13 @@ impl Session {
     /// Tells the client why, and closes when it has taken that in.
     fn end_with(&mut self, refusal: &Refusal) -> Step {
         self.local.counters().errors.note(&refusal.sqlstate);
+        let in_message = self.is_in_message();
         self.leave_server();
-        self.client.outbox.append(|out| refusal.write(out));
+        // Within a message the end of the connection must do: an error would be read as a part of
+        // that message.
+        if !in_message {
+            self.client.outbox.append(|out| refusal.write(out));
+        }
         self.state = State::Closing;
         self.seat.enter(Phase::Closing, Instant::now());
         Step::Again

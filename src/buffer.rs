@@ -153,18 +153,25 @@ impl Outbox {
         cx: &mut Context<'_>,
         mut bytes: &[u8],
     ) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if self.is_empty() {
-            while !bytes.is_empty() {
-                match stream.poll_write(cx, bytes) {
-                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(Ok(n)) => bytes = &bytes[n..],
-                    Poll::Ready(Err(e)) => return Err(e),
-                    Poll::Pending => break,
-                }
+            // Nearly always the system takes all of it at once, and nobody need be woken.
+            match stream.try_write(bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+            if bytes.is_empty() {
+                return Ok(());
             }
         }
         self.bytes.extend_from_slice(bytes);
-        Ok(())
+        match self.poll_flush(stream, cx) {
+            Poll::Ready(Err(e)) => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 

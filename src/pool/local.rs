@@ -123,6 +123,8 @@ impl LocalPool {
             .waiting
             .0
             .store(state.waiting(), Ordering::SeqCst);
+        // The common case of a full pool ends here; the reserve is the sweep's business.
+        let room = state.servers() < self.shared.size.load(Ordering::Relaxed);
         drop(state);
         self.cells.borrow_mut()[cell].ticket = ticket;
         let wait = Wait {
@@ -132,7 +134,9 @@ impl LocalPool {
             since: now,
         };
         self.serve_from_idle();
-        self.grow(now);
+        if room {
+            self.grow(now);
+        }
         Ok(wait)
     }
 

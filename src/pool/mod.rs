@@ -169,6 +169,8 @@ pub struct Pool {
     pub id: u64,
     commons: Arc<Commons>,
     plan: Mutex<Arc<Plan>>,
+    /// Copy of the plan's `pool_size` that is read without its lock.
+    size: AtomicUsize,
     /// Raised when the plan is replaced: servers of an older generation are closed between two
     /// transactions if how to open them has changed.
     generation: AtomicU32,
@@ -182,6 +184,10 @@ pub struct Pool {
     /// Clients that live on each worker.
     clients: Box<[Alone<AtomicUsize>]>,
     counters: Box<[PoolCounters]>,
+    /// Of each worker, in microseconds after `born`: the longest transaction that has a server now.
+    /// `u64::MAX`: none has.
+    oldest_checkout: Box<[AtomicU64]>,
+    born: Instant,
     welcome: Mutex<Option<Arc<Welcome>>>,
     welcome_changed: Notify,
     /// Settings that clients asked for at login, and what they are in the server's own words.
@@ -213,6 +219,7 @@ impl Pool {
             key,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             commons,
+            size: AtomicUsize::new(plan.settings.pool_size),
             plan: Mutex::new(Arc::new(plan)),
             generation: AtomicU32::new(0),
             version: AtomicU32::new(0),
@@ -221,6 +228,8 @@ impl Pool {
             idle: row(workers),
             clients: row(workers),
             counters: row(workers),
+            oldest_checkout: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            born: Instant::now(),
             welcome: Mutex::default(),
             welcome_changed: Notify::new(),
             known_settings: Mutex::default(),
@@ -248,6 +257,7 @@ impl Pool {
 
     /// Replaces the plan. With `renew`, servers opened by the old one are closed as they come back.
     pub fn replace_plan(&self, plan: Plan, renew: bool) {
+        self.size.store(plan.settings.pool_size, Ordering::Relaxed);
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
         if renew {
             self.renew();
@@ -316,6 +326,20 @@ impl Pool {
     #[must_use]
     pub fn all_counters(&self) -> &[PoolCounters] {
         &self.counters
+    }
+
+    /// Notes since when the longest transaction of `worker` has had its server, as the sweep saw it.
+    pub fn note_oldest_checkout(&self, worker: usize, since: Option<Instant>) {
+        let after = since.map(|since| since.saturating_duration_since(self.born).as_micros());
+        let after = after.map_or(u64::MAX, |us| u64::try_from(us).unwrap_or(u64::MAX));
+        self.oldest_checkout[worker].store(after, Ordering::Relaxed);
+    }
+
+    fn oldest_checkout(&self) -> Option<Instant> {
+        let noted = self.oldest_checkout.iter();
+        let oldest = noted.map(|n| n.load(Ordering::Relaxed)).min();
+        let us = oldest.filter(|&us| us != u64::MAX)?;
+        self.born.checked_add(Duration::from_micros(us))
     }
 
     /// The worker on which a client that logs in on `here` is to live: one of the few that this
@@ -438,6 +462,7 @@ impl Pool {
             servers: state.servers(),
             connecting: state.connecting(),
             idle: sum(&self.idle),
+            oldest_checkout: self.oldest_checkout(),
         }
     }
 
@@ -471,6 +496,8 @@ pub struct Numbers {
     pub connecting: usize,
     /// Servers that nobody uses.
     pub idle: usize,
+    /// When the transaction began that has had a server for longest, as of the last sweep.
+    pub oldest_checkout: Option<Instant>,
 }
 
 /// A client counted on a worker.

@@ -66,7 +66,7 @@ pub enum Outcome {
     /// The client broke a rule and is to be told so; the server may still owe replies.
     Refused(Box<Refusal>),
     /// The server is of no use any more.
-    ServerLost(ServerFault),
+    ServerLost(Box<ServerFault>),
 }
 
 /// See the module.
@@ -185,7 +185,7 @@ impl Relay<'_> {
 
 impl From<ServerFault> for Outcome {
     fn from(fault: ServerFault) -> Self {
-        Self::ServerLost(fault)
+        Self::ServerLost(Box::new(fault))
     }
 }
 

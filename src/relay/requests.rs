@@ -610,7 +610,7 @@ impl Relay<'_> {
     /// loss is believed.
     fn server_write_failed(&mut self, e: std::io::Error) -> Outcome {
         tracing::debug!("write to server failed: {e}");
-        Outcome::ServerLost(ServerFault::Io(e))
+        ServerFault::Io(e).into()
     }
 }
 

@@ -70,6 +70,7 @@ async fn work(parts: Parts) {
         scratch: SharedScratch::default(),
         pools: LocalPools::new(index),
         seats: Rc::new(Seats::default()),
+        oldest: client::Oldest::default(),
         canceller: Canceller::default(),
         draining: std::cell::Cell::new(None),
     });

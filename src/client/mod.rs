@@ -25,12 +25,14 @@ use crate::registry::Registry;
 mod admit;
 mod authenticate;
 mod farewell;
+mod oldest;
 mod replication;
 mod seat;
 mod session;
 mod startup_settings;
 
 use admit::Admission;
+pub use oldest::Oldest;
 pub use seat::{Order, Phase, Seats};
 
 /// What a worker is asked to do about clients.
@@ -87,6 +89,8 @@ pub struct Hub {
     pub pools: LocalPools,
     /// The worker's sessions.
     pub seats: Rc<Seats>,
+    /// The longest transactions of its pools, as they were published last.
+    pub oldest: Oldest,
     /// The worker's cancel requests.
     pub canceller: Canceller,
     /// Whether and how the worker is stopping.
@@ -218,6 +222,7 @@ impl Hub {
     /// Acts upon deadlines; a few times a second.
     pub fn sweep(&self, now: Instant) {
         self.seats.sweep(now);
+        self.oldest.publish(self.worker, &self.seats);
         self.pools.sweep(now);
     }
 

@@ -280,6 +280,17 @@ impl Seats {
         }
     }
 
+    /// Calls `see` with the pool of each transaction that has a server, and when it began.
+    pub fn each_transaction(&self, mut see: impl FnMut(&Arc<Pool>, Instant)) {
+        for (_, seat) in &*self.taken.borrow() {
+            if seat.phase.get() == Phase::Active
+                && let Some(began) = seat.meter.get().transaction
+            {
+                see(&seat.pool, began);
+            }
+        }
+    }
+
     /// Gives every session the same order.
     pub fn order_all(&self, order: impl Fn() -> Order) {
         let all: Vec<Rc<Seat>> = self

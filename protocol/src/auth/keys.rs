@@ -190,8 +190,8 @@ impl Verifier {
     /// Whether the other is the same verifier, in constant time.
     pub(super) fn is_same(&self, other: &Verifier) -> bool {
         let public = self.iterations == other.iterations && self.salt == other.salt;
-        let keys = self.stored_key.ct_eq(&*other.stored_key)
-            & self.server_key.ct_eq(&*other.server_key);
+        let keys =
+            self.stored_key.ct_eq(&*other.stored_key) & self.server_key.ct_eq(&*other.server_key);
         public && bool::from(keys)
     }
 

@@ -39,7 +39,7 @@ impl Writer {
     }
 
     fn action(&mut self) -> Action {
-        let rows = u8::try_from(self.chance.below(4)).unwrap();
+        let rows = u8::try_from(self.chance.below(4)).expect("small");
         if self.fails(10) {
             return Action::Fail(rows);
         }
@@ -137,7 +137,7 @@ impl Writer {
         writer.put(Kind::Query(vec![Action::Rollback]));
         if writer.fails(4) {
             // As libpq has it: COPY with a Sync behind it, then the data with another one.
-            let fails_after = Some(u8::try_from(writer.chance.below(3)).unwrap());
+            let fails_after = Some(u8::try_from(writer.chance.below(3)).expect("small"));
             writer.put(Kind::Execute(Action::CopyIn { fails_after }));
             for kind in [Kind::Sync, Kind::CopyData, Kind::CopyDone, Kind::Sync] {
                 writer.put(kind);

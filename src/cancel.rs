@@ -34,14 +34,13 @@ impl Default for Canceller {
 
 impl Canceller {
     /// Sends one and waits until it has landed, or `limit` has passed: then it is given up, and
-    /// whether it will still land is unknown. Returns whether it has landed.
+    /// because it may still land, its server is not handed on. Returns whether it has landed.
     pub async fn send(&self, to: Arc<Identity>, flying: Flying, limit: Duration) -> bool {
         let sent = tokio::time::timeout(limit, async {
             let _turn = self.turns.acquire().await;
             deliver(&to).await
         })
         .await;
-        drop(flying);
         match sent {
             Ok(Ok(())) => true,
             Ok(Err(e)) => {
@@ -49,6 +48,7 @@ impl Canceller {
                 false
             }
             Err(_elapsed) => {
+                flying.lose();
                 tracing::warn!(server = %to.host, "a cancel request did not land in {limit:?}");
                 false
             }

@@ -366,6 +366,9 @@ pub enum ServerFault {
     /// It did not come to rest in time.
     #[error("it did not answer in time")]
     Timeout,
+    /// It owes a client that has gone more than is worth reading.
+    #[error("it has more to send than is worth reading")]
+    TooMuch,
 }
 
 /// Why a login of a client ended.

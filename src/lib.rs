@@ -10,6 +10,7 @@ pub mod demo;
 pub mod error;
 mod exposition;
 pub mod listener;
+pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod pool;

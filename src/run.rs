@@ -13,6 +13,7 @@ use crate::client::{self, Drain, Errand};
 use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
 use crate::listener;
+use crate::log::OneLine;
 use crate::pool::Commons;
 use crate::registry::Registry;
 use crate::server::Interners;
@@ -78,7 +79,7 @@ fn start_log(config: &Config) {
     };
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(|| OneLine)
         // It would say so on the very same stderr, and panic if that is closed.
         .log_internal_errors(false)
         .with_target(false);

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pooler_protocol::backend::{write_backend_key_data, write_ready_idle};
 use pooler_protocol::startup::{Replication, Startup};
@@ -17,6 +17,9 @@ use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::limit::Permit;
 use crate::pool::{Pool, Seated};
 use crate::relay::ClientSide;
+
+/// How long a client may take to take in its last message.
+const REFUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A client that is let in and has no session yet.
 #[derive(Debug)]
@@ -134,10 +137,12 @@ impl Admission<Stream> {
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal) {
+    /// Tells the client why not. On the worker that it has just moved to its socket may not be known
+    /// to be writable yet, so this waits a moment; a client that takes nothing in does not get it.
+    async fn refuse(&mut self, refusal: &Refusal) {
         refusal.write(&mut self.out);
-        // A client that does not take in its last error at once does not get it.
-        let _sent = self.stream.try_write(&self.out);
+        let sent = self.stream.write_all(&self.out);
+        let _sent = tokio::time::timeout(REFUSE_MAX, sent).await;
     }
 }
 
@@ -160,7 +165,7 @@ pub(super) async fn admit(
     let (welcome, settings) = match prepared {
         Ok(prepared) => prepared,
         Err(refusal) => {
-            admission.refuse(&refusal);
+            admission.refuse(&refusal).await;
             return Err(refusal.into());
         }
     };

@@ -69,6 +69,10 @@ impl Checkout {
     /// Gives it back to the pool: to the client that has waited longest, or to idle on this worker.
     #[inline]
     pub fn release(mut self, _proof: Reusable, now: Instant) {
+        // A cancel that may still land would hit whoever came next (trap 13).
+        if self.cancels.is_lost() {
+            return;
+        }
         if let Some(mut pooled) = self.pooled.take() {
             pooled.server.end_checkout();
             self.local.take_back(pooled, now);

@@ -130,9 +130,13 @@ impl Relay<'_> {
                 }
                 self.server.reusable().map(Outcome::Done)
             }
-            // PostgreSQL, too, does what was asked before Terminate and then ends.
-            Ended::Terminate => (!self.server.ledger.is_busy() && self.server.outbox.is_empty())
-                .then_some(Outcome::ClientLeft),
+            // PostgreSQL, too, does what was asked before Terminate and then ends; a COPY whose data
+            // end with it never will.
+            Ended::Terminate => {
+                let ledger = &self.server.ledger;
+                let at_rest = !ledger.is_busy() || ledger.is_copying_in();
+                (at_rest && self.server.outbox.is_empty()).then_some(Outcome::ClientLeft)
+            }
             Ended::Gone => Some(Outcome::ClientLeft),
         }
     }

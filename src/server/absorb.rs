@@ -47,17 +47,34 @@ impl Server {
     /// # Errors
     /// [`ServerFault`]: the connection is of no use then.
     pub async fn absorb(&mut self, see: &mut impl FnMut(u8, &[u8])) -> Result<(), ServerFault> {
+        self.absorb_at_most(usize::MAX, see).await
+    }
+
+    /// As [`Server::absorb`], but no more than about `bytes_max` bytes are read.
+    ///
+    /// # Errors
+    /// [`ServerFault`]; `TooMuch` if more is owed.
+    pub async fn absorb_at_most(
+        &mut self,
+        bytes_max: usize,
+        see: &mut impl FnMut(u8, &[u8]),
+    ) -> Result<(), ServerFault> {
         let mut buffer = vec![0; 16 * 1024];
+        let mut total = 0;
         std::future::poll_fn(|cx| self.outbox.poll_flush(&mut self.stream, cx)).await?;
         while self.ledger.outstanding() > 0 {
             while self.ledger.take_answer().is_some() {}
             if self.ledger.outstanding() == 0 {
                 break;
             }
+            if total > bytes_max {
+                return Err(ServerFault::TooMuch);
+            }
             let n = self.stream.read(&mut buffer).await?;
             if n == 0 {
                 return Err(ServerFault::Closed);
             }
+            total += n;
             self.digest(&buffer[..n], see)?;
         }
         Ok(())

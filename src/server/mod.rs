@@ -4,7 +4,7 @@
 //! holds in its statements, what its session is set to in its settings; the relay keeps all three
 //! true while a client uses it. Nothing here knows of pools.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -101,6 +101,7 @@ pub struct Identity {
 #[derive(Debug, Default)]
 pub struct CancelFlight {
     flying: AtomicU32,
+    lost: AtomicBool,
     landed: Notify,
 }
 
@@ -123,6 +124,13 @@ impl CancelFlight {
         self.flying.load(Ordering::Acquire) > 0
     }
 
+    /// Whether one was given up that may still land: the server must not be handed on.
+    #[inline]
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
     /// Waits until none is. Dropped midway, nothing is lost.
     pub async fn wait(&self) {
         loop {
@@ -140,6 +148,13 @@ impl CancelFlight {
 /// A cancel request on its way.
 #[derive(Debug)]
 pub struct Flying(Arc<CancelFlight>);
+
+impl Flying {
+    /// Nobody knows whether it will land.
+    pub fn lose(self) {
+        self.0.lost.store(true, Ordering::Release);
+    }
+}
 
 impl Drop for Flying {
     fn drop(&mut self) {

@@ -24,7 +24,7 @@ pub use messages::*;
 pub use pooler::{Builder, Pooler};
 pub use rig::{Rig, postgres};
 pub use scripted::{Opening, ScriptedServer, ServerWire};
-pub use wire::Wire;
+pub use wire::{Received, Wire};
 
 /// How long anything here waits at most, unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -215,15 +215,20 @@ impl ServerWire {
         column.extend_from_slice(&[
             0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
         ]);
-        let length = u32::try_from(value.len()).expect("a short value");
-        let row = [&[0, 1][..], &length.to_be_bytes(), value.as_bytes()].concat();
         [
             message(b'T', &column),
-            message(b'D', &row),
+            Self::row(value),
             message(b'C', b"SELECT 1\0"),
             message(b'Z', b"I"),
         ]
         .concat()
+    }
+
+    /// A row of one column.
+    pub fn row(value: &str) -> Vec<u8> {
+        let length = u32::try_from(value.len()).expect("a short value");
+        let row = [&[0, 1][..], &length.to_be_bytes(), value.as_bytes()].concat();
+        message(b'D', &row)
     }
 
     /// An ErrorResponse.

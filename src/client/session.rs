@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use pooler_protocol::backend::{Report, write_notice, write_ready_idle};
+use pooler_protocol::backend::{Report, TransactionStatus, write_notice, write_ready_idle};
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::frontend::tag;
 use pooler_protocol::ledger::Deal;
@@ -347,6 +347,15 @@ impl Session {
         };
         let host = checkout.identity.host.clone();
         tracing::info!(server = %host, pool = %self.local.shared().key, "server connection lost: {fault}");
+        let at_rest = self.client.pass == 0
+            && self.client.carry.is_empty()
+            && checkout.ledger.outstanding() == 0
+            && checkout.ledger.status() == TransactionStatus::Idle;
+        if at_rest && !in_message && self.rules.release_between_transactions {
+            // It has had all its replies: the next transaction finds another server.
+            self.seat.enter(Phase::Idle, Instant::now());
+            return Step::Again;
+        }
         if checkout.said_goodbye || in_message {
             // PostgreSQL has told the client already; or the client would take the error for the
             // rest of a row.

@@ -64,6 +64,7 @@ impl LocalPool {
         let lifetime = plan.settings.server_lifetime;
         let share = || 0.8 + 0.2 * rand::random::<f64>();
         let pooled = Box::new(Pooled {
+            welcome: Arc::clone(&server.welcome),
             server,
             slot,
             expires: lifetime.map(|l| now + l.mul_f64(share())),
@@ -99,7 +100,7 @@ impl LocalPool {
 }
 
 impl Pool {
-    fn note_welcome(&self, welcome: &Arc<Welcome>) {
+    pub(super) fn note_welcome(&self, welcome: &Arc<Welcome>) {
         let mut known = self
             .welcome
             .lock()

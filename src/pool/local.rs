@@ -395,6 +395,7 @@ fn detach(pooled: Box<Pooled>) -> std::io::Result<Box<Pooled<DetachedStream>>> {
         expires,
         idle_share,
         generation,
+        welcome,
     } = *pooled;
     Ok(Box::new(Pooled {
         server: server.detach()?,
@@ -402,6 +403,7 @@ fn detach(pooled: Box<Pooled>) -> std::io::Result<Box<Pooled<DetachedStream>>> {
         expires,
         idle_share,
         generation,
+        welcome,
     }))
 }
 
@@ -412,6 +414,7 @@ fn attach(pooled: Box<Pooled<DetachedStream>>) -> std::io::Result<Box<Pooled>> {
         expires,
         idle_share,
         generation,
+        welcome,
     } = *pooled;
     Ok(Box::new(Pooled {
         server: server.attach()?,
@@ -419,6 +422,7 @@ fn attach(pooled: Box<Pooled<DetachedStream>>) -> std::io::Result<Box<Pooled>> {
         expires,
         idle_share,
         generation,
+        welcome,
     }))
 }
 
@@ -529,6 +533,7 @@ impl LocalPools {
             Rc::strong_count(local) > 1
                 || !local.idle.borrow().is_empty()
                 || local.shared.numbers().clients > 0
+                || local.shared.is_wanted()
         });
     }
 }

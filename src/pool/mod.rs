@@ -385,7 +385,7 @@ impl Pool {
             if let Some(error) = self.state().permanent_failure(Instant::now()) {
                 return Err(error.refusal());
             }
-            self.state().wants_welcome = true;
+            let _waiting = AwaitsWelcome::new(self);
             self.ask_to_grow();
             if tokio::time::timeout(patience, changed).await.is_err() {
                 return Err(self.out_of_patience());
@@ -449,6 +449,13 @@ impl Pool {
         let _stopped = self.commons.couriers[worker].send(errand);
     }
 
+    /// Whether servers are to be opened without another event.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        let bounds = self.bounds();
+        self.state().is_wanted(&bounds)
+    }
+
     /// A snapshot for metrics and the console.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
@@ -474,7 +481,7 @@ impl Pool {
             .last_used
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if numbers.clients > 0 || numbers.servers > 0 || numbers.waiting > 0 {
+        if numbers.clients > 0 || numbers.servers > 0 || self.is_wanted() {
             *last_used = now;
         }
         now - *last_used >= unused
@@ -498,6 +505,22 @@ pub struct Numbers {
     pub idle: usize,
     /// When the transaction began that has had a server for longest, as of the last sweep.
     pub oldest_checkout: Option<Instant>,
+}
+
+/// A login that waits for what a first server says of itself, counted until dropped.
+struct AwaitsWelcome<'a>(&'a Pool);
+
+impl<'a> AwaitsWelcome<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.state().await_welcome();
+        Self(pool)
+    }
+}
+
+impl Drop for AwaitsWelcome<'_> {
+    fn drop(&mut self) {
+        self.0.state().end_welcome();
+    }
 }
 
 /// A client counted on a worker.

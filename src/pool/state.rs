@@ -64,8 +64,10 @@ pub struct State {
     failing_since: Option<Instant>,
     retry_at: Option<Instant>,
     failure: Option<Arc<LoginError>>,
-    /// A login of a client waits for what a first server says of itself.
-    pub wants_welcome: bool,
+    /// Logins of clients that wait for what a first server says of itself.
+    waiting_for_welcome: usize,
+    /// It has said so.
+    welcomed: bool,
 }
 
 impl State {
@@ -109,6 +111,28 @@ impl State {
             self.queue.pop_front();
             self.first_ticket += 1;
         }
+    }
+
+    /// A login begins to wait for what a first server says of itself.
+    pub fn await_welcome(&mut self) {
+        self.waiting_for_welcome += 1;
+    }
+
+    /// A login waits for that no more.
+    pub fn end_welcome(&mut self) {
+        self.waiting_for_welcome -= 1;
+    }
+
+    /// Whether servers are to be opened without another event: somebody waits, or there is a
+    /// minimum to keep.
+    #[must_use]
+    pub fn is_wanted(&self, bounds: &Bounds) -> bool {
+        self.waiting + self.waiting_for_welcome > 0 || self.min(bounds) > 0
+    }
+
+    /// Servers to keep open. None before a first login: the user may have been made up.
+    fn min(&self, bounds: &Bounds) -> usize {
+        if self.welcomed { bounds.min } else { 0 }
     }
 
     /// Clients that wait.
@@ -169,10 +193,11 @@ impl State {
             _ => 0,
         };
         let room = (bounds.size + reserve).saturating_sub(self.servers);
-        let asked = self.waiting.max(usize::from(self.wants_welcome));
+        let welcome = self.waiting_for_welcome > 0 && !self.welcomed;
+        let asked = self.waiting.max(usize::from(welcome));
         let wanted = asked
             .saturating_sub(self.connecting)
-            .max(bounds.min.saturating_sub(self.servers));
+            .max(self.min(bounds).saturating_sub(self.servers));
         // While it fails, one attempt at a time is enough to see when it stops failing.
         let most = if self.failures > 0 {
             1_usize.saturating_sub(self.connecting)
@@ -195,7 +220,7 @@ impl State {
         self.failing_since = None;
         self.retry_at = None;
         self.failure = None;
-        self.wants_welcome = false;
+        self.welcomed = true;
     }
 
     /// An attempt failed; [`State::closed`] follows when its slot is given back. `jitter` is from
@@ -215,10 +240,7 @@ impl State {
         let most = match error.outlook() {
             Outlook::Returning => RETURNING_RETRY_MAX,
             Outlook::Temporary => RETRY_MAX,
-            Outlook::Permanent => {
-                self.wants_welcome = false;
-                bounds.retry_first
-            }
+            Outlook::Permanent => bounds.retry_first,
         };
         // Between half and the whole of it, so that pools do not ask in step (trap 42).
         let pause = doubled.min(most).mul_f64(0.5 + jitter / 2.0);
@@ -323,6 +345,8 @@ mod tests {
         s.begin_connect();
         assert_eq!(s.connects_due(&BOUNDS, now), 0);
         let min = Bounds { min: 3, ..BOUNDS };
+        assert_eq!(s.connects_due(&min, now), 0, "nobody has logged in yet");
+        s.connected();
         assert_eq!(s.connects_due(&min, now), 2);
     }
 

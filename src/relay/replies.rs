@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use pooler_protocol::backend::{ErrorView, read_parameter_status, tag, write_error_renamed};
 use pooler_protocol::frame::{HEADER_LEN, Header};
-use pooler_protocol::ledger::{Deal, Verdict};
+use pooler_protocol::ledger::{Deal, Verdict, Violation};
 use pooler_protocol::prepared::{SERVER_NAME_PREFIX, write_server_name};
 
 use super::{Ended, Outcome, Relay};
@@ -75,8 +75,26 @@ impl Relay<'_> {
         output.clear();
         self.scratch.output = output;
         let used = judged?;
+        if used < input.len() {
+            self.check_beginning(input[used])?;
+        }
         self.server.carry.replace(&input[used..]);
         Ok(())
+    }
+
+    /// The rest of a message that nobody asked for need not be waited for.
+    fn check_beginning(&self, tag: u8) -> Result<(), Outcome> {
+        let asynchronous = matches!(
+            tag,
+            tag::NOTICE_RESPONSE
+                | tag::PARAMETER_STATUS
+                | tag::NOTIFICATION_RESPONSE
+                | tag::ERROR_RESPONSE
+        );
+        if asynchronous || self.server.ledger.reusable().is_none() {
+            return Ok(());
+        }
+        Err(ServerFault::Violation(Violation::Unasked { tag }).into())
     }
 
     #[inline]
@@ -148,6 +166,9 @@ impl Relay<'_> {
         splice: &mut Splice<'_>,
     ) -> Result<(), Outcome> {
         self.put_ready_answers(splice);
+        if header.tag == tag::ERROR_RESPONSE {
+            self.check_asked(body)?;
+        }
         let status = body.first().copied().unwrap_or(0);
         let verdict = self
             .server
@@ -183,6 +204,16 @@ impl Relay<'_> {
             splice.keep(at, at + HEADER_LEN + body.len());
         }
         self.put_ready_answers(splice);
+        Ok(())
+    }
+
+    /// An error that a free server sends is about that server, and nothing to its last client.
+    fn check_asked(&self, body: &[u8]) -> Result<(), Outcome> {
+        let free = self.server.ledger.reusable().is_some();
+        if free && self.rules.release_between_transactions {
+            let goodbye = ErrorView::new(body).message();
+            return Err(ServerFault::Io(std::io::Error::other(goodbye)).into());
+        }
         Ok(())
     }
 

@@ -90,6 +90,10 @@ impl Builder {
             self.more
         )
         .expect("a string");
+        if !self.more.contains("[metrics]") {
+            // The default port is one for all poolers of this machine.
+            text.push_str("[metrics]\nlisten = \"\"\n");
+        }
         text
     }
 

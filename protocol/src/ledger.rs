@@ -126,6 +126,19 @@ impl Ledger {
         self.entries.iter().any(|e| e.asked().is_some())
     }
 
+    /// Whether a ReadyForQuery is owed.
+    #[must_use]
+    pub fn owes_ready(&self) -> bool {
+        let mut asked = self.entries.iter().filter_map(|e| e.asked());
+        asked.any(Request::ends_ready)
+    }
+
+    /// Whether something was sent behind which no Sync was: what it did is not committed.
+    #[must_use]
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced
+    }
+
     /// Whether no reply of the pooler's own is due for want of a server message to go along with:
     /// the server owes something, or nothing at all is owed.
     #[inline]
@@ -232,7 +245,7 @@ impl Ledger {
                 request: Request::Execute,
                 deal,
                 ..
-            } => Some(*deal),
+            } if self.phase != Phase::Copying => Some(*deal),
             _ => None,
         }
     }

@@ -257,6 +257,15 @@ fn t04_no_copy_ends_before_its_data() {
         sent(&mut ledger, "Q");
         assert!(got(&mut ledger, replies).is_err(), "{replies}");
     }
+    // Nor does anything else end it.
+    for (requests, replies) in [("Qc", "GT"), ("Qc", "GI"), ("Ec", "Gs"), ("Ec", "GD")] {
+        let mut ledger = Ledger::new();
+        sent(&mut ledger, requests);
+        assert!(
+            got(&mut ledger, replies).is_err(),
+            "{requests} -> {replies}"
+        );
+    }
 }
 
 /// A batch that was flushed and not synced was once taken for the end of the transaction.

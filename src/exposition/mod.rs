@@ -1,0 +1,124 @@
+//! The HTTP endpoint: what the process says of itself to monitoring.
+//!
+//! Nothing is kept for it: a scrape reads the counters that the workers write anyway, adds them up
+//! and renders them. It runs on the main thread's event loop, so no worker does anything for it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+use crate::cluster::PrimaryState;
+use crate::registry::Registry;
+
+mod http;
+mod pools;
+mod process;
+mod render;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use render::Exporter;
+
+/// The endpoint; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Exposition {
+    site: Arc<Site>,
+    address: Option<SocketAddr>,
+    task: Option<AbortHandle>,
+}
+
+impl Exposition {
+    /// Whether new clients are let in.
+    pub(crate) fn set_accepting(&self, accepting: bool) {
+        self.site.accepting.store(accepting, Ordering::Relaxed);
+    }
+
+    /// Where it listens, if it does.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests ask which port it is"))]
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+}
+
+impl Drop for Exposition {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What the endpoint has to say.
+#[derive(Debug)]
+struct Site {
+    registry: Arc<Registry>,
+    exporter: Exporter,
+    accepting: AtomicBool,
+}
+
+impl Site {
+    fn new(registry: Arc<Registry>) -> Arc<Self> {
+        Arc::new(Self {
+            exporter: Exporter::new(Arc::clone(&registry)),
+            registry,
+            accepting: AtomicBool::new(true),
+        })
+    }
+
+    /// Why new clients should go elsewhere, if they should.
+    fn unready(&self) -> Option<String> {
+        if !self.accepting.load(Ordering::Relaxed) {
+            return Some("the pooler is draining and accepts no new clients".to_owned());
+        }
+        let current = self.registry.current();
+        let clusters = current.clusters().values();
+        let mut lost: Vec<&str> = clusters
+            .filter(|c| c.primary_state() == PrimaryState::Lost)
+            .map(|c| c.name())
+            .collect();
+        lost.sort_unstable();
+        (!lost.is_empty()).then(|| format!("no primary in: {}", lost.join(", ")))
+    }
+}
+
+/// Starts it; without an address there is none.
+///
+/// # Errors
+/// Which address it cannot listen on, and what to change.
+pub(crate) async fn start(
+    registry: Arc<Registry>,
+    listen: Option<SocketAddr>,
+) -> io::Result<Exposition> {
+    let site = Site::new(registry);
+    let Some(listen) = listen else {
+        return Ok(Exposition {
+            site,
+            address: None,
+            task: None,
+        });
+    };
+    let explain = |e: io::Error| io::Error::new(e.kind(), explanation(listen, &e));
+    let listener = TcpListener::bind(listen).await.map_err(explain)?;
+    let address = listener.local_addr()?;
+    tracing::info!("metrics on http://{address}/metrics");
+    let task = tokio::spawn(http::accept_all(listener, Arc::clone(&site)));
+    Ok(Exposition {
+        site,
+        address: Some(address),
+        task: Some(task.abort_handle()),
+    })
+}
+
+fn explanation(listen: SocketAddr, e: &io::Error) -> String {
+    let what = match e.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there: stop it, or change",
+        io::ErrorKind::PermissionDenied => "use a port above 1023 in",
+        _ => "change",
+    };
+    format!("cannot serve metrics on {listen}: {e}; {what} [metrics] listen (\"\" turns it off)")
+}

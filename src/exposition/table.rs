@@ -1,0 +1,356 @@
+//! The metrics: one row each, which drives how it is named, described and filled in.
+//!
+//! A name is never changed or given another meaning: dashboards and alerts are made of them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::metrics::MetricType;
+
+use super::pools::PoolSample;
+use super::process::Process;
+use super::render::{Series, Snapshot};
+use crate::cluster::PrimaryState;
+use crate::metrics::SqlState;
+
+/// A metric.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// In full, as it is queried.
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) unit: Unit,
+    pub(super) kind: MetricType,
+    pub(super) each: Each,
+}
+
+/// What it is measured in; the name ends in it (before `_total`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    None,
+    Seconds,
+    Bytes,
+}
+
+/// Where its numbers come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Each {
+    /// Each pool; it has the labels `database` and `user` already.
+    Pool(fn(&PoolSample, &mut Series<'_, '_>) -> fmt::Result),
+    /// The process.
+    Once(fn(&Snapshot, &mut Series<'_, '_>) -> fmt::Result),
+}
+
+impl Row {
+    /// The name without what the encoder appends.
+    pub(super) fn stem(&self) -> &'static str {
+        let name = match self.kind {
+            MetricType::Counter => self.name.strip_suffix("_total"),
+            _ => None,
+        };
+        let name = name.unwrap_or(self.name);
+        let stem = match self.unit {
+            Unit::None => None,
+            Unit::Seconds => name.strip_suffix("_seconds"),
+            Unit::Bytes => name.strip_suffix("_bytes"),
+        };
+        stem.unwrap_or(name)
+    }
+}
+
+const fn gauge(name: &'static str, unit: Unit, help: &'static str, each: Each) -> Row {
+    row(MetricType::Gauge, name, unit, help, each)
+}
+
+const fn counter(name: &'static str, unit: Unit, help: &'static str, each: Each) -> Row {
+    row(MetricType::Counter, name, unit, help, each)
+}
+
+const fn histogram(name: &'static str, help: &'static str, each: Each) -> Row {
+    row(MetricType::Histogram, name, Unit::Seconds, help, each)
+}
+
+const fn row(
+    kind: MetricType,
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    each: Each,
+) -> Row {
+    Row {
+        name,
+        help,
+        unit,
+        kind,
+        each,
+    }
+}
+
+/// All of them, in the order in which they are rendered.
+pub(super) static ROWS: &[Row] = &[
+    gauge(
+        "pooler_clients",
+        Unit::None,
+        "Clients that are logged in: active with a server, waiting for one, or idle.",
+        Each::Pool(|pool, out| {
+            out.gauge(&[("state", "active")], pool.gauges.clients_active)?;
+            out.gauge(&[("state", "waiting")], pool.gauges.clients_waiting)?;
+            out.gauge(&[("state", "idle")], pool.gauges.clients_idle)
+        }),
+    ),
+    gauge(
+        "pooler_servers",
+        Unit::None,
+        "Server connections: active for a client, idle, or connecting (being opened).",
+        Each::Pool(|pool, out| {
+            out.gauge(&[("state", "active")], pool.gauges.servers_active)?;
+            out.gauge(&[("state", "idle")], pool.gauges.servers_idle)?;
+            out.gauge(&[("state", "connecting")], pool.gauges.servers_connecting)
+        }),
+    ),
+    gauge(
+        "pooler_pool_size",
+        Unit::None,
+        "Server connections that the pool may have (pool_size).",
+        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.size)),
+    ),
+    gauge(
+        "pooler_waiting_clients",
+        Unit::None,
+        "Clients that wait for a server connection now.",
+        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.clients_waiting)),
+    ),
+    gauge(
+        "pooler_oldest_wait_seconds",
+        Unit::Seconds,
+        "How long the first client in the queue has waited; 0 if nobody waits.",
+        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.oldest_wait_seconds)),
+    ),
+    gauge(
+        "pooler_oldest_checkout_seconds",
+        Unit::Seconds,
+        "How long the longest transaction has had its server connection; 0 if there is none.",
+        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.oldest_checkout_seconds)),
+    ),
+    histogram(
+        "pooler_wait_seconds",
+        "How long clients waited for a server connection, of those that got none at once.",
+        Each::Pool(|pool, out| out.histogram(&[], &pool.totals.wait_seconds)),
+    ),
+    histogram(
+        "pooler_query_seconds",
+        "From a request to the end of its reply (ReadyForQuery).",
+        Each::Pool(|pool, out| out.histogram(&[], &pool.totals.query_seconds)),
+    ),
+    histogram(
+        "pooler_transaction_seconds",
+        "From a transaction's first request to its end.",
+        Each::Pool(|pool, out| out.histogram(&[], &pool.totals.transaction_seconds)),
+    ),
+    histogram(
+        "pooler_server_connect_seconds",
+        "How long it took to open a server connection, by phase: to connect, then to log in.",
+        Each::Pool(|pool, out| {
+            out.histogram(&[("phase", "connect")], &pool.totals.connect_seconds)?;
+            out.histogram(&[("phase", "login")], &pool.totals.login_seconds)
+        }),
+    ),
+    counter(
+        "pooler_server_connect_failures_total",
+        Unit::None,
+        "Attempts to open a server connection that failed.",
+        Each::Pool(|pool, out| out.counter(&[], pool.totals.connect_failures)),
+    ),
+    counter(
+        "pooler_queries_total",
+        Unit::None,
+        "Requests answered (ReadyForQuery sent).",
+        Each::Pool(|pool, out| out.counter(&[], pool.totals.queries)),
+    ),
+    counter(
+        "pooler_transactions_total",
+        Unit::None,
+        "Transactions ended, single statements included.",
+        Each::Pool(|pool, out| out.counter(&[], pool.totals.transactions)),
+    ),
+    counter(
+        "pooler_bytes_total",
+        Unit::Bytes,
+        "Bytes received from clients and sent to them.",
+        Each::Pool(|pool, out| {
+            out.counter(&[("direction", "received")], pool.totals.received_bytes)?;
+            out.counter(&[("direction", "sent")], pool.totals.sent_bytes)
+        }),
+    ),
+    counter(
+        "pooler_errors_total",
+        Unit::None,
+        "Errors that clients got, of PostgreSQL and of the pooler; those of logins without a pool.",
+        Each::Once(errors),
+    ),
+    counter(
+        "pooler_prepared_total",
+        Unit::None,
+        "Prepared statements on servers: prepared, reused, evicted for room, retried unseen.",
+        Each::Pool(|pool, out| {
+            out.counter(&[("event", "prepared")], pool.totals.statements_prepared)?;
+            out.counter(&[("event", "reused")], pool.totals.statements_reused)?;
+            out.counter(&[("event", "evicted")], pool.totals.statements_evicted)?;
+            out.counter(&[("event", "retried")], pool.totals.statements_retried)
+        }),
+    ),
+    counter(
+        "pooler_cancels_total",
+        Unit::None,
+        "Queries cancelled for clients, or because a client had gone.",
+        Each::Pool(|pool, out| out.counter(&[], pool.totals.cancels)),
+    ),
+    counter(
+        "pooler_logins_total",
+        Unit::None,
+        "Logins of clients: accepted, refused with an error, or abandoned by the client.",
+        Each::Once(|all, out| {
+            let logins = &all.registry.logins;
+            out.counter(&[("result", "accepted")], load(&logins.accepted))?;
+            out.counter(&[("result", "refused")], load(&logins.refused))?;
+            out.counter(&[("result", "abandoned")], load(&logins.abandoned))
+        }),
+    ),
+    gauge(
+        "pooler_primary_up",
+        Unit::None,
+        "Whether the last login found the cluster's primary; absent until there was one.",
+        Each::Once(primary_up),
+    ),
+    gauge(
+        "pooler_host_up",
+        Unit::None,
+        "1 for hosts that were reached when last tried.",
+        Each::Once(|all, out| each_primary(all, out, &[])),
+    ),
+    gauge(
+        "pooler_host_role",
+        Unit::None,
+        "1 for the role that a host was seen in.",
+        Each::Once(|all, out| each_primary(all, out, &[("role", "primary")])),
+    ),
+    counter(
+        "pooler_reloads_total",
+        Unit::None,
+        "Reloads of the configuration that took effect (done) or were refused (failed).",
+        Each::Once(|all, out| {
+            let reloads = &all.registry.reloads;
+            out.counter(&[("result", "done")], load(&reloads.done))?;
+            out.counter(&[("result", "failed")], load(&reloads.failed))
+        }),
+    ),
+    gauge(
+        "pooler_build_info",
+        Unit::None,
+        "1; the label is the version that runs.",
+        Each::Once(|_, out| out.gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1)),
+    ),
+    counter(
+        "process_cpu_seconds_total",
+        Unit::Seconds,
+        "CPU time used, user and system.",
+        Each::Once(|all, out| of_process(all, |p| out.counter_seconds(p.cpu_seconds))),
+    ),
+    gauge(
+        "process_resident_memory_bytes",
+        Unit::Bytes,
+        "Memory that is resident.",
+        Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.resident_bytes))),
+    ),
+    gauge(
+        "process_virtual_memory_bytes",
+        Unit::Bytes,
+        "Memory that is mapped.",
+        Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.virtual_bytes))),
+    ),
+    gauge(
+        "process_threads",
+        Unit::None,
+        "Threads.",
+        Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.threads))),
+    ),
+    gauge(
+        "process_open_fds",
+        Unit::None,
+        "Open file descriptors.",
+        Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.open_fds))),
+    ),
+    gauge(
+        "process_max_fds",
+        Unit::None,
+        "File descriptors that may be open.",
+        Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.max_fds))),
+    ),
+    gauge(
+        "process_start_time_seconds",
+        Unit::Seconds,
+        "When the process started, in seconds since 1970.",
+        Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.started_seconds))),
+    ),
+];
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn of_process(all: &Snapshot, emit: impl FnOnce(&Process) -> fmt::Result) -> fmt::Result {
+    all.process.as_ref().map_or(Ok(()), emit)
+}
+
+/// A refused login belongs to no pool: whose it would have been is not known, or not believed.
+fn errors(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+    fn text(code: &SqlState) -> &str {
+        std::str::from_utf8(code).unwrap_or("other")
+    }
+    let mut logins = std::collections::BTreeMap::new();
+    all.registry.logins.errors.add_to(&mut logins);
+    for (code, n) in &logins {
+        out.counter(&[("sqlstate", text(code))], *n)?;
+    }
+    for pool in &all.pools {
+        for (code, n) in &pool.totals.errors {
+            let labels = [
+                ("database", &*pool.database),
+                ("user", &*pool.user),
+                ("sqlstate", text(code)),
+            ];
+            out.counter(&labels, *n)?;
+        }
+    }
+    Ok(())
+}
+
+fn primary_up(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+    for cluster in all.current.clusters().values() {
+        let up = match cluster.primary_state() {
+            PrimaryState::Unknown => continue,
+            PrimaryState::Found => 1,
+            PrimaryState::Lost => 0,
+        };
+        out.gauge(&[("cluster", cluster.name())], up)?;
+    }
+    Ok(())
+}
+
+/// Hosts that were not asked yet are not guessed at: the primary is the one that is known.
+fn each_primary(all: &Snapshot, out: &mut Series<'_, '_>, more: &[(&str, &str)]) -> fmt::Result {
+    for cluster in all.current.clusters().values() {
+        let Some(host) = cluster.primary() else {
+            continue;
+        };
+        let address = host.address.to_string();
+        let mut labels = vec![
+            ("cluster", cluster.name()),
+            ("host", &*address),
+            ("datacenter", &*host.datacenter),
+        ];
+        labels.extend(more);
+        out.gauge(&labels, 1)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,446 @@
+//! The text of the metrics, and the endpoint over real sockets.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::http::HEAD_MAX;
+use super::pools::{Gauges, Roll};
+use super::render::{Exporter, Format};
+use super::table::{ROWS, Unit};
+use super::{Exposition, start};
+use crate::config::Config;
+use crate::metrics::BUCKETS_US;
+use crate::pool::{Commons, Locate, Numbers, Pool};
+use crate::registry::Registry;
+use crate::server::Interners;
+
+fn registry() -> Arc<Registry> {
+    let text = "[clusters.main]\nhosts = [{ host = \"db1\", datacenter = \"dc1\" }]\n\
+                [databases.\"*\"]\ncluster = \"main\"\n[users.ada]\npassword = \"x\"\n";
+    let config = Config::parse(text, Path::new("pooler.toml")).expect("good");
+    let workers = 2;
+    let commons = Arc::new(Commons {
+        interners: Interners::new(1 << 20),
+        couriers: (0..workers).map(|_| unbounded_channel().0).collect(),
+    });
+    Registry::new(config, commons)
+}
+
+/// The pool of `database` and ada.
+fn pool(registry: &Registry, database: &str) -> Arc<Pool> {
+    registry.pool(database, "ada").expect("any database")
+}
+
+/// The lines that name `metric`, without those of its comments.
+fn lines(text: &str, metric: &str) -> Vec<String> {
+    let samples = text.lines().filter(|line| {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        name.strip_prefix(metric)
+            .is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count"))
+    });
+    samples.map(str::to_owned).collect()
+}
+
+fn render(registry: &Arc<Registry>) -> String {
+    let exporter = Exporter::new(Arc::clone(registry));
+    exporter.render(Format::Prometheus).expect("to memory")
+}
+
+#[test]
+fn a_pool_gives_these_lines() {
+    let registry = registry();
+    let pool = pool(&registry, "app");
+    let _clients = [pool.seat(0), pool.seat(1), pool.seat(1)];
+    for worker in [0, 1] {
+        let counters = pool.counters(worker);
+        counters.queries.add(3);
+        counters.transactions.add(2);
+        counters.received_bytes.add(100);
+        counters.sent_bytes.add(1000);
+        counters.statements_reused.add(7);
+        counters.errors.note("23505");
+        counters.cancels.add(1);
+    }
+    registry.logins.errors.note("28P01");
+    let text = render(&registry);
+    let expected = [
+        ("pooler_clients", "state=\"idle\"", "3"),
+        ("pooler_pool_size", "", "20"),
+        ("pooler_queries_total", "", "6"),
+        ("pooler_transactions_total", "", "4"),
+        ("pooler_bytes_total", "direction=\"received\"", "200"),
+        ("pooler_bytes_total", "direction=\"sent\"", "2000"),
+        ("pooler_prepared_total", "event=\"reused\"", "14"),
+        ("pooler_prepared_total", "event=\"evicted\"", "0"),
+        ("pooler_cancels_total", "", "2"),
+        ("pooler_oldest_checkout_seconds", "", "0.0"),
+    ];
+    for (name, more, value) in expected {
+        let comma = if more.is_empty() { "" } else { "," };
+        let line = format!("{name}{{database=\"app\",user=\"ada\"{comma}{more}}} {value}");
+        assert!(lines(&text, name).contains(&line), "{line}\n{text}");
+    }
+    assert_eq!(
+        lines(&text, "pooler_errors_total"),
+        [
+            "pooler_errors_total{sqlstate=\"28P01\"} 1",
+            "pooler_errors_total{database=\"app\",user=\"ada\",sqlstate=\"23505\"} 2",
+        ]
+    );
+    assert_eq!(lines(&text, "pooler_build_info").len(), 1);
+}
+
+#[test]
+fn buckets_are_cumulative_and_end_at_the_count() {
+    let registry = registry();
+    let pool = pool(&registry, "app");
+    for (worker, us) in [(0, 40), (1, 60), (0, 60_000_000), (1, 90_000_000)] {
+        let took = Duration::from_micros(us);
+        pool.counters(worker).wait_seconds.record(took);
+    }
+    let lines = lines(&render(&registry), "pooler_wait_seconds");
+    let labels = "database=\"app\",user=\"ada\"";
+    assert_eq!(lines.len(), BUCKETS_US.len() + 3);
+    assert_eq!(
+        lines[0],
+        format!("pooler_wait_seconds_sum{{{labels}}} 150.0001")
+    );
+    assert_eq!(lines[1], format!("pooler_wait_seconds_count{{{labels}}} 4"));
+    let bucket =
+        |le: &str, n: u64| format!("pooler_wait_seconds_bucket{{le=\"{le}\",{labels}}} {n}");
+    assert_eq!(lines[2], bucket("0.00005", 1));
+    assert_eq!(lines[3], bucket("0.00008", 2));
+    assert_eq!(lines[4], bucket("0.000125", 2));
+    assert_eq!(lines[BUCKETS_US.len()], bucket("45.0", 2));
+    assert_eq!(lines[BUCKETS_US.len() + 1], bucket("60.0", 3));
+    assert_eq!(lines[BUCKETS_US.len() + 2], bucket("+Inf", 4));
+}
+
+#[test]
+fn both_formats_name_each_metric_once() {
+    let registry = registry();
+    let _pool = pool(&registry, "we\"ird\\\n");
+    let exporter = Exporter::new(Arc::clone(&registry));
+    let old = exporter.render(Format::Prometheus).expect("to memory");
+    let new = exporter.render(Format::OpenMetrics).expect("to memory");
+    for row in ROWS {
+        let suffix = match row.unit {
+            Unit::None => "",
+            Unit::Seconds => "_seconds",
+            Unit::Bytes => "_bytes",
+        };
+        let bare = row.name.strip_suffix("_total").unwrap_or(row.name);
+        assert_eq!(format!("{}{suffix}", row.stem()), bare, "{}", row.name);
+        assert!(row.help.ends_with('.'), "{}", row.help);
+        let kind = row.kind.as_str();
+        assert_eq!(bare != row.name, kind == "counter", "{}", row.name);
+        let typed = |text: &str, name: &str| {
+            let line = format!("# TYPE {name} {kind}");
+            text.lines().filter(|l| *l == line).count()
+        };
+        assert_eq!(typed(&old, row.name), 1, "{}\n{old}", row.name);
+        assert_eq!(typed(&new, bare), 1, "{}\n{new}", row.name);
+    }
+    assert!(new.ends_with("# EOF\n") && !old.contains("EOF"));
+    assert!(new.contains("# UNIT pooler_bytes bytes\n") && !old.contains("# UNIT"));
+    let samples = |text: &str| {
+        let lines = text.lines().filter(|line| line.starts_with("pooler"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(samples(&old), samples(&new));
+    assert!(old.contains("{database=\"we\\\"ird\\\\\\n\",user=\"ada\"} 20\n"));
+}
+
+#[test]
+fn a_cluster_is_described_as_far_as_it_is_known() {
+    let registry = registry();
+    assert_eq!(lines(&render(&registry), "pooler_primary_up").len(), 0);
+    let cluster = Arc::clone(&registry.current().clusters()["main"]);
+    let _lost = cluster.nobody(Vec::new());
+    let text = render(&registry);
+    assert_eq!(
+        lines(&text, "pooler_primary_up"),
+        ["pooler_primary_up{cluster=\"main\"} 0"]
+    );
+    assert_eq!(lines(&text, "pooler_host_role").len(), 0);
+}
+
+#[test]
+fn gauges_agree_with_each_other_however_the_numbers_were_taken() {
+    let now = Instant::now();
+    let mut numbers = Numbers {
+        clients: 10,
+        waiting: 3,
+        oldest_since: now.checked_sub(Duration::from_millis(1500)),
+        servers: 6,
+        connecting: 1,
+        idle: 2,
+        oldest_checkout: now.checked_sub(Duration::from_secs(2)),
+    };
+    let gauges = Gauges::new(&numbers, 20, now);
+    assert_eq!(
+        (
+            gauges.clients_active,
+            gauges.clients_waiting,
+            gauges.clients_idle
+        ),
+        (3, 3, 4)
+    );
+    assert_eq!((gauges.servers_active, gauges.servers_idle), (3, 2));
+    assert_eq!(
+        (gauges.oldest_wait_seconds, gauges.oldest_checkout_seconds),
+        (1.5, 2.0)
+    );
+    numbers.idle = 9;
+    numbers.clients = 1;
+    let gauges = Gauges::new(&numbers, 20, now);
+    assert_eq!((gauges.clients_active, gauges.clients_idle), (0, 0));
+    assert_eq!(gauges.servers_active, 0);
+}
+
+#[test]
+fn pools_beyond_the_bound_are_one_sum_that_never_falls() {
+    let registry = registry();
+    let mut roll = Roll::new(2);
+    let impostor = registry.pool("other", "other").expect("any database");
+    let mut pools = vec![impostor];
+    pools.extend(["b", "c", "d", "e"].map(|name| pool(&registry, name)));
+    for pool in &pools {
+        pool.counters(0).queries.add(10);
+        pool.counters(0).errors.note("23505");
+    }
+    let mut look = |pools: &[Arc<Pool>]| {
+        let samples = roll.sample(pools.to_vec(), Instant::now());
+        let last = samples.last().expect("a sum");
+        assert_eq!((&*last.database, &*last.user), ("other", "other"));
+        assert_eq!(last.totals.errors[b"23505"] * 10, last.totals.queries);
+        let shown = samples
+            .iter()
+            .map(|s| format!("{} {}", s.database, s.totals.queries));
+        shown.collect::<Vec<_>>()
+    };
+    // One that is really called like the sum is in it, whatever room there is.
+    assert_eq!(look(&pools), ["b 10", "c 10", "other 30"]);
+    // Labels become free: a pool that is summed does not leave the sum for them.
+    pools.retain(|p| p.key.database != "b");
+    assert_eq!(look(&pools), ["c 10", "other 30"]);
+    // One that is summed goes: what it counted stays.
+    pools.retain(|p| p.key.database != "e");
+    assert_eq!(look(&pools), ["c 10", "other 30"]);
+    pools.push(pool(&registry, "f"));
+    assert_eq!(look(&pools), ["c 10", "f 0", "other 30"]);
+}
+
+async fn served(registry: &Arc<Registry>) -> Exposition {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    start(Arc::clone(registry), Some(any))
+        .await
+        .expect("a free port")
+}
+
+async fn connect(endpoint: &Exposition) -> TcpStream {
+    let address = endpoint.address().expect("it listens");
+    TcpStream::connect(address).await.expect("it accepts")
+}
+
+/// What it answers to `request`, headers included.
+async fn ask(endpoint: &Exposition, request: &str) -> String {
+    let mut stream = connect(endpoint).await;
+    let request = format!("{request}\r\nHost: pooler\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(20), read).await;
+    read.expect("in time").expect("a whole answer");
+    answer
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").expect("a head").1
+}
+
+#[tokio::test]
+async fn each_path_answers() {
+    let registry = registry();
+    let _pool = pool(&registry, "app");
+    let endpoint = served(&registry).await;
+    let transcript = [
+        ("GET /healthz HTTP/1.1", "200 OK", "alive\n"),
+        ("GET /healthz?x=1 HTTP/1.0", "200 OK", "alive\n"),
+        ("HEAD /healthz HTTP/1.1", "200 OK", ""),
+        ("GET /readyz HTTP/1.1", "200 OK", "ready\n"),
+        (
+            "GET /metric HTTP/1.1",
+            "404 Not Found",
+            "Not found. See / for what is here.\n",
+        ),
+        (
+            "POST /metrics HTTP/1.1",
+            "405 Method Not Allowed",
+            "Only GET and HEAD.\n",
+        ),
+    ];
+    for (request, status, text) in transcript {
+        let answer = ask(&endpoint, request).await;
+        assert_eq!(&answer[9..9 + status.len()], status, "{request}: {answer}");
+        assert_eq!(body(&answer), text, "{request}");
+    }
+    let front = ask(&endpoint, "GET / HTTP/1.1").await;
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert!(front.contains(path), "{front}");
+    }
+    let post = ask(&endpoint, "DELETE / HTTP/1.1").await;
+    assert!(post.contains("\r\nallow: GET, HEAD\r\n"), "{post}");
+    assert!(
+        ask(&endpoint, "nonsense")
+            .await
+            .starts_with("HTTP/1.1 400 ")
+    );
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_was_asked_for() {
+    let registry = registry();
+    let endpoint = served(&registry).await;
+    let old = ask(&endpoint, "GET /metrics HTTP/1.1").await;
+    assert!(old.contains("\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+    assert!(
+        old.contains("\n# TYPE pooler_queries_total counter\n"),
+        "{old}"
+    );
+    let new = "GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=1.0.0;q=0.6,\
+               text/plain;q=0.3";
+    let new = ask(&endpoint, new).await;
+    assert!(new.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"));
+    assert!(new.contains("\n# TYPE pooler_queries counter\n") && new.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn readiness_says_why_not() {
+    let registry = registry();
+    let endpoint = served(&registry).await;
+    let cluster = Arc::clone(&registry.current().clusters()["main"]);
+    let _lost = cluster.nobody(Vec::new());
+    let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(body(&answer), "no primary in: main\n");
+    endpoint.set_accepting(false);
+    let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
+    assert_eq!(
+        body(&answer),
+        "the pooler is draining and accepts no new clients\n"
+    );
+    assert!(
+        ask(&endpoint, "GET /healthz HTTP/1.1")
+            .await
+            .ends_with("alive\n")
+    );
+}
+
+#[tokio::test]
+async fn a_port_in_use_names_the_key_to_change() {
+    let registry = registry();
+    let endpoint = served(&registry).await;
+    let again = start(Arc::clone(&registry), endpoint.address()).await;
+    let error = again.expect_err("taken").to_string();
+    let address = endpoint.address().expect("it listens");
+    assert!(
+        error.starts_with(&format!("cannot serve metrics on {address}: ")),
+        "{error}"
+    );
+    assert!(error.contains("change [metrics] listen"), "{error}");
+    assert!(
+        start(registry, None)
+            .await
+            .expect("nothing to do")
+            .address()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing_lock_nobody_out() {
+    let registry = registry();
+    let endpoint = served(&registry).await;
+    let mut slow = connect(&endpoint).await;
+    slow.write_all(b"GET /metrics HT").await.expect("sent");
+    let began = Instant::now();
+    assert!(
+        ask(&endpoint, "GET /healthz HTTP/1.1")
+            .await
+            .ends_with("alive\n")
+    );
+    assert!(began.elapsed() < HEAD_MAX);
+    // Trickling does not move the deadline.
+    let mut rest = Vec::new();
+    let closed = async {
+        loop {
+            tokio::select! {
+                read = slow.read_to_end(&mut rest) => break read,
+                () = tokio::time::sleep(HEAD_MAX / 10) => {}
+            }
+            if slow.write_all(b"x").await.is_err() {
+                break Ok(0);
+            }
+        }
+    };
+    let closed = tokio::time::timeout(HEAD_MAX * 10, closed).await;
+    assert!(closed.is_ok(), "still open after {:?}", began.elapsed());
+    // More of them than there is room for: they go, and whoever came behind them is served.
+    let mut idle = Vec::new();
+    for _ in 0..150 {
+        idle.push(connect(&endpoint).await);
+    }
+    assert!(
+        ask(&endpoint, "GET /healthz HTTP/1.1")
+            .await
+            .ends_with("alive\n")
+    );
+}
+
+#[tokio::test]
+async fn many_at_once_are_all_answered() {
+    let registry = registry();
+    let endpoint = Arc::new(served(&registry).await);
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        let endpoint = Arc::clone(&endpoint);
+        asked.push(tokio::spawn(async move {
+            ask(&endpoint, "GET /metrics HTTP/1.1").await
+        }));
+    }
+    for answer in asked {
+        let answer = answer.await.expect("no panic");
+        let served = answer.starts_with("HTTP/1.1 200 ") && answer.contains("pooler_build_info{");
+        assert!(served || answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    let after = ask(&endpoint, "GET /metrics HTTP/1.1").await;
+    assert!(after.starts_with("HTTP/1.1 200 "), "{after}");
+}
+
+/// What a scrape costs: run by hand with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "the measurement's result")]
+fn a_thousand_pools() {
+    let registry = registry();
+    for n in 0..1000 {
+        let pool = pool(&registry, &format!("customer_{n:04}"));
+        pool.counters(0)
+            .wait_seconds
+            .record(Duration::from_micros(n));
+    }
+    let exporter = Exporter::new(Arc::clone(&registry));
+    for format in [Format::Prometheus, Format::OpenMetrics, Format::Prometheus] {
+        let began = Instant::now();
+        let text = exporter.render(format).expect("to memory");
+        let took = began.elapsed();
+        let lines = text.lines().count();
+        println!("{format:?}: {took:?}, {lines} lines, {} bytes", text.len());
+    }
+}

@@ -188,10 +188,11 @@ fn t21_what_is_not_confirmed_is_not_built_upon_behind_a_sync() {
     journal.note_sync();
     assert!(journal.must_wait(b"a", None) && journal.must_wait(b"b", Some(s.id())));
     assert!(!journal.must_wait(b"b", None));
-    assert!(journal.must_wait_for_unnamed());
+    assert!(journal.must_wait_for_unnamed() && !journal.is_synced());
     journal.replace_unnamed(&mut client, &mut server, Some(Arc::clone(&s)));
     assert!(!journal.must_wait_for_unnamed(), "this batch has its own");
     journal.keep(3);
+    assert!(journal.is_synced());
     assert!(!journal.must_wait(b"a", Some(s.id())));
     assert!(!journal.must_wait_for_unnamed());
 }

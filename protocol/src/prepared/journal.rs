@@ -66,6 +66,13 @@ impl Journal {
         self.synced = self.next();
     }
 
+    /// Whether all that was sent before the last Sync is confirmed: then nothing must wait.
+    #[inline]
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced <= self.oldest
+    }
+
     /// Whether a message that is about the client's statement `name`, and about the statement `id`
     /// if there is one, must wait until more is confirmed.
     #[inline]

@@ -15,6 +15,7 @@ use pooler_protocol::backend::TransactionStatus;
 use pooler_protocol::frame::write_message;
 use pooler_protocol::frontend::{self, tag};
 use pooler_protocol::ledger::{Deal, Request};
+use pooler_protocol::prepared::SERVER_NAME_PREFIX;
 
 use super::Hub;
 use crate::error::{Refusal, ServerFault};
@@ -23,6 +24,9 @@ use crate::server::Server;
 
 /// When a server still works after a cancel, another is sent; then after twice that, and so on.
 const CANCEL_AGAIN: Duration = Duration::from_millis(200);
+
+/// A Bind behind its names: no formats, no values, no formats of results.
+const NO_VALUES: [u8; 6] = [0; 6];
 
 /// How long a server may take to come to rest.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
@@ -81,7 +85,7 @@ fn release_if_reusable(checkout: Checkout) {
 pub(super) fn settle(hub: &Rc<Hub>, checkout: Checkout, half_sent: bool, interrupt: bool) {
     // The rest of that message will never come; PostgreSQL forgets the half when it sees the end.
     if half_sent || checkout.said_goodbye {
-        return;
+        return close(hub, checkout);
     }
     if checkout.ledger.outstanding() == 0 && checkout.ledger.reusable().is_some() {
         return clean_and_release(checkout);
@@ -106,18 +110,22 @@ async fn bring_to_rest(
     checkout: &mut Checkout,
     interrupt: bool,
 ) -> Result<(), ServerFault> {
-    let interrupt = interrupt && checkout.ledger.is_busy() && !checkout.ledger.is_copying_in();
-    end_batch(checkout);
+    let interrupt = interrupt && is_working(checkout);
+    abandon_batch(checkout);
     let mut pause = CANCEL_AGAIN;
-    while interrupt && checkout.ledger.is_busy() {
-        cancel(hub, checkout);
-        // One that lands between two statements hits neither of them.
+    loop {
+        // It may have begun after the client left.
+        fail_copy(checkout);
+        // A cancel that lands between two statements hits neither of them: hence again and again.
+        if interrupt && checkout.ledger.is_busy() {
+            cancel(hub, checkout);
+        }
         if let Ok(rested) = tokio::time::timeout(pause, drain(checkout)).await {
             rested?;
+            break;
         }
         pause *= 2;
     }
-    drain(checkout).await?;
     checkout.cancels.wait().await;
     if checkout.ledger.status() != TransactionStatus::Idle {
         checkout.ask("ROLLBACK", |_, _| ()).await?;
@@ -125,19 +133,37 @@ async fn bring_to_rest(
     clean(checkout).await
 }
 
+/// Whether it runs something that a cancel can end.
+fn is_working(server: &Server) -> bool {
+    server.ledger.is_busy() && !server.ledger.is_copying_in()
+}
+
+/// Closes a server that cannot be brought to rest. What it runs is cancelled first: PostgreSQL sees
+/// a closed connection only when it next reads or writes.
+pub(super) fn close(hub: &Rc<Hub>, checkout: Checkout) {
+    if !is_working(&checkout) {
+        return;
+    }
+    cancel(hub, &checkout);
+    tokio::task::spawn_local(async move {
+        checkout.cancels.wait().await;
+    });
+}
+
 fn cancel(hub: &Rc<Hub>, checkout: &Checkout) {
-    let limit = cancel_limit(checkout);
     if checkout.identity.cancel_key.is_empty() {
         return;
     }
-    if let Some(flying) = checkout.cancels.take_off() {
-        checkout.pool().counters().cancels.add(1);
-        let identity = Arc::clone(&checkout.identity);
-        let canceller = hub.canceller.clone();
-        tokio::task::spawn_local(async move {
-            canceller.send(identity, flying, limit).await;
-        });
-    }
+    let Some(flying) = checkout.cancels.take_off() else {
+        return;
+    };
+    checkout.pool().counters().cancels.add(1);
+    let limit = cancel_limit(checkout);
+    let identity = Arc::clone(&checkout.identity);
+    let canceller = hub.canceller.clone();
+    tokio::task::spawn_local(async move {
+        canceller.send(identity, flying, limit).await;
+    });
 }
 
 fn cancel_limit(checkout: &Checkout) -> Duration {
@@ -145,17 +171,42 @@ fn cancel_limit(checkout: &Checkout) -> Duration {
     limit.unwrap_or(SETTLE_MAX)
 }
 
-/// Ends what the client left open, so that ReadyForQuery comes.
-fn end_batch(server: &mut Server) {
-    if server.ledger.is_copying_in() {
+/// Ends a batch that the client left open, so that ReadyForQuery comes. The client never sent the
+/// Sync that would have committed it: an error in front of ours undoes it.
+fn abandon_batch(server: &mut Server) {
+    fail_copy(server);
+    if server.ledger.is_unsynced() && !server.ledger.is_discarding() {
+        let names = frontend::BindView {
+            portal: b"",
+            statement: b"",
+        };
+        // No server holds a statement of this name.
+        let nobody = format!("{SERVER_NAME_PREFIX}?");
         server.outbox.append(|out| {
-            write_message(out, tag::COPY_FAIL, |b| {
-                b.extend_from_slice(b"the client went away\0");
-            });
+            frontend::write_bind_front(out, &names, NO_VALUES.len() + 2, nobody.as_bytes());
+            out.extend_from_slice(&NO_VALUES);
         });
-        let _ = server.ledger.request(Request::CopyEnd, Deal::Skip, 0);
+        let _ = server.ledger.request(Request::Bind, Deal::Skip, 0);
     }
-    // One Sync too many is answered like any other.
+    put_sync(server);
+}
+
+/// Breaks off a COPY that the server waits for data of.
+fn fail_copy(server: &mut Server) {
+    if !server.ledger.is_copying_in() {
+        return;
+    }
+    server.outbox.append(|out| {
+        write_message(out, tag::COPY_FAIL, |b| {
+            b.extend_from_slice(b"the client went away\0");
+        });
+    });
+    let _ = server.ledger.request(Request::CopyEnd, Deal::Skip, 0);
+    put_sync(server);
+}
+
+/// One Sync too many is answered like any other.
+fn put_sync(server: &mut Server) {
     server.outbox.append(frontend::write_sync);
     let _ = server.ledger.request(Request::Sync, Deal::Skip, 0);
 }

@@ -333,7 +333,9 @@ impl Session {
             Outcome::ClientLeft => Step::End,
             Outcome::Refused(refusal) => {
                 // What was read with the offence was not sent; the ledger cannot know.
-                drop(self.take_server());
+                if let Some(checkout) = self.take_server() {
+                    farewell::close(&self.hub, checkout);
+                }
                 self.end_with(&refusal)
             }
             Outcome::ServerLost(fault) => self.server_lost(&fault),

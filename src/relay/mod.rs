@@ -130,11 +130,11 @@ impl Relay<'_> {
                 }
                 self.server.reusable().map(Outcome::Done)
             }
-            // PostgreSQL, too, does what was asked before Terminate and then ends; a COPY whose data
-            // end with it never will.
+            // PostgreSQL, too, does what was asked before Terminate and then ends. What no Sync
+            // follows, and a COPY whose data break off, never get to an end.
             Ended::Terminate => {
                 let ledger = &self.server.ledger;
-                let at_rest = !ledger.is_busy() || ledger.is_copying_in();
+                let at_rest = !ledger.owes_ready() || ledger.is_copying_in();
                 (at_rest && self.server.outbox.is_empty()).then_some(Outcome::ClientLeft)
             }
             Ended::Gone => Some(Outcome::ClientLeft),

@@ -189,8 +189,8 @@ impl Relay<'_> {
                 }
                 self.server.replay.running = false;
                 if verdict.deal == Deal::Forward {
-                    self.put_ready_answers(splice);
                     splice.keep(at, at + header.len);
+                    self.put_ready_answers(splice);
                     self.end_work()?;
                 }
                 return Ok(());

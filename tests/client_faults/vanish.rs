@@ -75,6 +75,25 @@ fn b13_a_query_that_nobody_waits_for_is_cancelled() {
     }
 }
 
+/// The same where the server has to be closed, because it has had half a message or nobody knows what.
+#[test]
+fn b17_b03_a_query_runs_on_for_nobody_when_its_server_is_closed() {
+    let rig = rig();
+    let running = "count(*) = 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)' AND state = 'active' AND datname = current_database()";
+    let half = query(&"x".repeat(200_000));
+    for last in [&half[..150_000], b"?\0\0\0\x04"] {
+        let mut wire = rig.login();
+        wire.send(&[query("SELECT pg_sleep(100)")]);
+        rig.wait_sql(running);
+        wire.send_bytes(last);
+        if last[0] == b'?' {
+            wire.recv_to_end();
+        }
+        drop(wire);
+        assert_free(&rig, "closed");
+    }
+}
+
 #[test]
 fn b17_half_a_message_is_never_executed() {
     let rig = rig();
@@ -103,12 +122,45 @@ fn b17_half_a_message_is_never_executed() {
                 if in_transaction {
                     wire.rows("BEGIN");
                 }
-                let cut = if n == 1 {
-                    message.len() - 6
-                } else {
-                    message.len() - 1
-                };
-                wire.send_bytes(&message[..cut]);
+                // Of the batch, the whole Sync is missing, or a part of it.
+                let missing = if n == 1 && in_transaction { 5 } else { 1 };
+                wire.send_bytes(&message[..message.len() - missing]);
+                end(wire);
+                assert_free(&rig, how);
+            }
+        }
+    }
+}
+
+/// Sync is what commits a batch: the pooler must not send it in the client's name.
+#[test]
+fn b20_a_batch_without_sync_is_not_committed() {
+    let rig = rig();
+    for (how, end) in ENDS {
+        for see in [false, true] {
+            for leading in [false, true] {
+                let mut wire = rig.login();
+                if leading {
+                    wire.send(&[
+                        query("SELECT 1"),
+                        parse("", "SELECT 2"),
+                        bind("", "", &[]),
+                        execute(""),
+                        sync(),
+                    ]);
+                }
+                wire.send(&[
+                    parse("i", "INSERT INTO t VALUES (1)"),
+                    bind("", "i", &[]),
+                    execute(""),
+                    flush(),
+                ]);
+                if see && leading {
+                    wire.expect("T D(1) C(SELECT 1) Z(I) 1 2 D(2) C(SELECT 1) Z(I)");
+                }
+                if see {
+                    wire.expect("1 2 C(INSERT 0 1)");
+                }
                 end(wire);
                 assert_free(&rig, how);
             }

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::client::Hub;
 use crate::config::{Config, ListenAddress};
-use crate::net::{Liveness, Stream};
+use crate::net::{Liveness, Peer, Stream};
 use crate::pool::liveness;
 
 /// Connections that the kernel may hold ready for us.
@@ -145,10 +145,16 @@ enum Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
-            Self::Tcp(l) => l.accept().await.map(|(s, _)| Stream::Tcp(s)),
-            Self::Unix(l) => l.accept().await.map(|(s, _)| Stream::Unix(s)),
+            Self::Tcp(l) => {
+                let (stream, addr) = l.accept().await?;
+                Ok((Stream::Tcp(stream), Peer::Tcp(addr)))
+            }
+            Self::Unix(l) => {
+                let (stream, _) = l.accept().await?;
+                Ok((Stream::Unix(stream), Peer::Unix))
+            }
         }
     }
 }
@@ -165,9 +171,9 @@ pub async fn accept_all(hub: Rc<Hub>, bound: Bound) -> io::Result<()> {
     let mut pausing = false;
     loop {
         match listener.accept().await {
-            Ok(stream) => {
+            Ok((stream, peer)) => {
                 pausing = false;
-                tokio::task::spawn_local(Rc::clone(&hub).serve(stream));
+                tokio::task::spawn_local(Rc::clone(&hub).serve(stream, peer));
             }
             Err(e) if is_of_one_connection(&e) => tracing::debug!("accept: {e}"),
             Err(e) => {

@@ -72,6 +72,7 @@ async fn work(parts: Parts) {
         seats: Rc::new(Seats::default()),
         oldest: client::Oldest::default(),
         canceller: Canceller::default(),
+        deadlines: client::Deadlines::default(),
         draining: std::cell::Cell::new(None),
     });
     let for_pools = Rc::clone(&hub);

@@ -11,7 +11,7 @@ use pooler_protocol::startup::{Replication, Startup};
 use super::authenticate::{Authenticated, Talk};
 use super::seat::CancelKey;
 use super::session::Session;
-use super::{Hub, startup_settings};
+use super::{Counted, Hub, startup_settings};
 use crate::error::{ClientLoginError, Refusal};
 use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::limit::Permit;
@@ -46,12 +46,11 @@ impl Admission<Stream> {
         pool: Arc<Pool>,
         permits: Vec<Permit>,
     ) -> Self {
-        let out = talk.out.to_vec();
-        let (stream, received) = talk.into_parts();
+        let (stream, peer, received, out) = talk.into_parts();
         Self {
-            peer: stream.peer(),
+            peer,
             stream,
-            received: received.to_vec(),
+            received,
             out,
             startup,
             proof,
@@ -146,11 +145,12 @@ impl Admission<Stream> {
     }
 }
 
-/// What a session holds of the limits: given back together when it ends.
+/// What a session holds of counts and limits: given back together when it ends.
 #[derive(Debug)]
 pub(super) struct Holdings {
     _seated: Seated,
     _permits: Vec<Permit>,
+    _counted: Counted,
 }
 
 /// Makes the session. Waits for a first server of the pool if there was none.
@@ -160,6 +160,7 @@ pub(super) struct Holdings {
 pub(super) async fn admit(
     hub: &Rc<Hub>,
     mut admission: Admission,
+    counted: Counted,
 ) -> Result<Session, ClientLoginError> {
     let prepared = prepare(hub, &admission).await;
     let (welcome, settings) = match prepared {
@@ -179,6 +180,7 @@ pub(super) async fn admit(
     let holdings = Holdings {
         _seated: admission.pool.seat(hub.worker),
         _permits: admission.permits,
+        _counted: counted,
     };
     let mut stream = admission.stream;
     stream.write_all(&out).await?;

@@ -9,6 +9,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -21,11 +22,15 @@ use tokio::sync::oneshot;
 
 use super::admit::Admission;
 use super::{Errand, Hub};
+use crate::buffer::SharedScratch;
 use crate::config::AuthType;
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
-use crate::net::Stream;
+use crate::net::{Peer, Stream};
 use crate::pool::limit::Permit;
 use crate::registry::Current;
+
+/// Bytes that one read may take.
+const READ_LEN: usize = 4096;
 
 /// How long a cancel request may take before its connection is closed.
 const CANCEL_MAX: Duration = Duration::from_secs(30);
@@ -57,16 +62,23 @@ impl Authenticated {
 #[derive(Debug)]
 pub struct Talk {
     stream: Stream,
+    peer: Peer,
+    scratch: SharedScratch,
     received: BytesMut,
     /// What is to be sent with the next message that must go out.
     pub out: BytesMut,
 }
 
 impl Talk {
-    /// The socket, and what was received but not used.
+    /// The socket, who is at its other end, what was received but not used, and what is to be sent.
     #[must_use]
-    pub fn into_parts(self) -> (Stream, BytesMut) {
-        (self.stream, self.received)
+    pub fn into_parts(self) -> (Stream, Peer, Vec<u8>, Vec<u8>) {
+        (
+            self.stream,
+            self.peer,
+            self.received.into(),
+            self.out.into(),
+        )
     }
 
     /// The socket.
@@ -76,14 +88,21 @@ impl Talk {
     }
 
     async fn read_more(&mut self) -> Result<(), ClientLoginError> {
-        let mut buffer = [0; 2048];
-        let n = self.stream.read(&mut buffer).await?;
+        let n = std::future::poll_fn(|cx| {
+            // The worker's buffer: one of its own would make every login two kilobytes larger.
+            let input = &mut self.scratch.borrow_mut().input[..READ_LEN];
+            let polled = self.stream.poll_read(cx, input);
+            if let Poll::Ready(Ok(n)) = polled {
+                self.received.extend_from_slice(&input[..n]);
+            }
+            polled
+        })
+        .await?;
         if n == 0 {
             return Err(ClientLoginError::Gone(
                 "it closed the connection".to_owned(),
             ));
         }
-        self.received.extend_from_slice(&buffer[..n]);
         Ok(())
     }
 
@@ -122,15 +141,19 @@ impl Talk {
 pub(super) async fn authenticate(
     hub: &Rc<Hub>,
     stream: Stream,
-    limit: Duration,
+    peer: Peer,
+    limit: Option<Duration>,
 ) -> Result<Admission, ClientLoginError> {
     let mut talk = Talk {
         stream,
+        peer,
+        scratch: Rc::clone(&hub.scratch),
         received: BytesMut::new(),
         out: BytesMut::new(),
     };
-    let timed = tokio::time::timeout(limit, converse(hub, &mut talk)).await;
-    let result = timed.unwrap_or_else(|_elapsed| Err(Refusal::login_timeout(limit).into()));
+    let timed = hub.deadlines.within(limit, converse(hub, &mut talk)).await;
+    let result = timed
+        .unwrap_or_else(|_elapsed| Err(Refusal::login_timeout(limit.unwrap_or_default()).into()));
     match result {
         Ok((startup, proof, pool, permits)) => {
             Ok(Admission::new(talk, startup, proof, pool, permits))

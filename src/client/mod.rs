@@ -24,6 +24,7 @@ use crate::registry::Registry;
 
 mod admit;
 mod authenticate;
+mod deadline;
 mod farewell;
 mod oldest;
 mod replication;
@@ -32,6 +33,7 @@ mod session;
 mod startup_settings;
 
 use admit::Admission;
+pub use deadline::Deadlines;
 pub use oldest::Oldest;
 pub use seat::{Order, Phase, Seats};
 
@@ -93,11 +95,14 @@ pub struct Hub {
     pub oldest: Oldest,
     /// The worker's cancel requests.
     pub canceller: Canceller,
+    /// The deadlines of logins under way.
+    pub deadlines: Deadlines,
     /// Whether and how the worker is stopping.
     pub draining: Cell<Option<Drain>>,
 }
 
 /// A session that a shutdown waits for.
+#[derive(Debug)]
 struct Counted(Arc<Registry>);
 
 impl Counted {
@@ -116,12 +121,11 @@ impl Drop for Counted {
 impl Hub {
     /// Serves a client that was just accepted, to the end of its session or until it has settled
     /// on another worker.
-    pub async fn serve(self: Rc<Self>, stream: Stream) {
+    pub async fn serve(self: Rc<Self>, stream: Stream, peer: Peer) {
         let counted = Counted::new(&self.registry);
-        let peer = stream.peer();
         let limit = self.login_timeout();
         // Boxed, so that a session that lasts for days is not as large as its login was.
-        let login = Box::pin(authenticate::authenticate(&self, stream, limit));
+        let login = Box::pin(authenticate::authenticate(&self, stream, peer, limit));
         let Some(admission) = self.note_login(peer, login.await) else {
             return;
         };
@@ -157,15 +161,15 @@ impl Hub {
             self.note_login(peer, served);
             return;
         }
-        let admitted = Box::pin(admit::admit(self, admission)).await;
+        let admitted = Box::pin(admit::admit(self, admission, counted)).await;
         if let Some(session) = self.note_login(peer, admitted) {
             self.registry
                 .logins
                 .accepted
                 .fetch_add(1, Ordering::Relaxed);
-            session.run().await;
+            // A task of its own: a session that lasts for days is not as large as its login was.
+            tokio::task::spawn_local(session);
         }
-        drop(counted);
     }
 
     fn note_login<T>(&self, peer: Peer, result: Result<T, ClientLoginError>) -> Option<T> {
@@ -185,10 +189,8 @@ impl Hub {
         None
     }
 
-    fn login_timeout(&self) -> Duration {
-        let current = self.registry.current();
-        let limit = current.config.pooler.client_login_timeout;
-        limit.unwrap_or(Duration::MAX)
+    fn login_timeout(&self) -> Option<Duration> {
+        self.registry.current().config.pooler.client_login_timeout
     }
 
     /// Does what was asked.
@@ -222,6 +224,7 @@ impl Hub {
     /// Acts upon deadlines; a few times a second.
     pub fn sweep(&self, now: Instant) {
         self.seats.sweep(now);
+        self.deadlines.sweep(now);
         self.oldest.publish(self.worker, &self.seats);
         self.pools.sweep(now);
     }

@@ -11,7 +11,9 @@
 //! One task, polled by hand: the whole path of a query is in this file and the relay's. Nothing
 //! here is kept in a timer; deadlines come as orders from the sweep.
 
+use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -73,7 +75,28 @@ pub(super) struct Session {
     version: u32,
     /// After an error without a server: everything up to Sync is dropped.
     discarding: bool,
+    /// Others know how to wake it.
+    started: bool,
     _holdings: Holdings,
+}
+
+/// Serves the client to the end. Dropped midway, its server is closed.
+impl Future for Session {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let session = self.get_mut();
+        if !session.started {
+            session.started = true;
+            session.seat.set_waker(cx.waker());
+        }
+        let polled = session.step(cx);
+        if polled.is_ready() {
+            session.leave_server();
+        }
+        polled
+    }
 }
 
 impl Session {
@@ -99,22 +122,12 @@ impl Session {
             seat,
             version: 0,
             discarding: false,
+            started: false,
             _holdings: holdings,
             local,
         };
         session.look_up_rules();
         session
-    }
-
-    /// Serves the client to the end.
-    pub(super) async fn run(mut self) {
-        std::future::poll_fn(|cx| {
-            self.seat.set_waker(cx.waker());
-            Poll::Ready(())
-        })
-        .await;
-        std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.leave_server();
     }
 
     fn look_up_rules(&mut self) {
@@ -129,7 +142,7 @@ impl Session {
         self.seat.set_settings(settings);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let scratch = Rc::clone(&self.hub.scratch);
         let scratch = &mut *scratch.borrow_mut();
         if self.seat.has_orders() && matches!(self.obey(), Step::End) {

@@ -7,6 +7,7 @@
     dead_code,
     unreachable_pub,
     unused_imports,
+    clippy::print_stderr,
     reason = "shared by several test crates, none of which uses all of it"
 )]
 

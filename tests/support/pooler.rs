@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,9 @@ const TRIES_MAX: u32 = 5;
 /// What the pooler is to be like.
 #[derive(Debug, Clone)]
 pub struct Builder {
+    listen: Vec<String>,
     hosts: Vec<String>,
+    cluster: Vec<String>,
     pooler: Vec<String>,
     auth: Vec<String>,
     log_level: String,
@@ -33,6 +35,26 @@ impl Builder {
     pub fn host(mut self, port: u16) -> Self {
         self.hosts
             .push(format!("{{ host = \"127.0.0.1\", port = {port} }}"));
+        self
+    }
+
+    /// A host of the only cluster, by the directory of its socket.
+    pub fn unix_host(mut self, directory: &Path, port: u16) -> Self {
+        let directory = directory.display();
+        self.hosts
+            .push(format!("{{ host = \"{directory}\", port = {port} }}"));
+        self
+    }
+
+    /// One more address to listen on.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen.push(address.to_owned());
+        self
+    }
+
+    /// A line of `[clusters.main]`.
+    pub fn cluster(mut self, line: &str) -> Self {
+        put(&mut self.cluster, line);
         self
     }
 
@@ -76,14 +98,17 @@ impl Builder {
     /// The file's text for a pooler that listens on `port`.
     pub fn toml(&self, port: u16) -> String {
         let mut text = String::new();
-        writeln!(text, "[pooler]\nlisten = [\"127.0.0.1:{port}\"]").expect("a string");
+        let mut listen = vec![format!("127.0.0.1:{port}")];
+        listen.extend_from_slice(&self.listen);
+        writeln!(text, "[pooler]\nlisten = {listen:?}").expect("a string");
         for line in &self.pooler {
             writeln!(text, "{line}").expect("a string");
         }
         writeln!(
             text,
-            "[clusters.main]\nhosts = [{}]\n[databases.\"*\"]\ncluster = \"main\"\n{}\n[auth]\n{}\n[log]\nlevel = \"{}\"\n{}",
+            "[clusters.main]\nhosts = [{}]\n{}\n[databases.\"*\"]\ncluster = \"main\"\n{}\n[auth]\n{}\n[log]\nlevel = \"{}\"\n{}",
             self.hosts.join(", "),
+            self.cluster.join("\n"),
             self.database.join("\n"),
             self.auth.join("\n"),
             self.log_level,
@@ -134,7 +159,9 @@ impl Pooler {
     pub fn builder() -> Builder {
         let line = |l: &str| l.to_owned();
         Builder {
+            listen: Vec::new(),
             hosts: Vec::new(),
+            cluster: Vec::new(),
             pooler: vec![
                 line("workers = 2"),
                 line("pool_size = 5"),
@@ -310,5 +337,16 @@ impl Pooler {
         wire.leave();
         let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+impl Drop for Pooler {
+    /// A test that fails shows what the pooler had to say.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ended = self.ended();
+            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            eprintln!("the pooler on port {} ({ended:?}):\n{log}", self.port);
+        }
     }
 }

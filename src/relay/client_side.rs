@@ -40,6 +40,8 @@ pub struct ClientSide {
     pub carry: Carry,
     /// The carried bytes have not been looked at: they waited for a server.
     pub unread: bool,
+    /// What is carried waits until the server has answered all before it.
+    pub held_back: bool,
     /// Decided, unsent.
     pub outbox: Outbox,
     /// Bytes of the message now coming in that go to the server.
@@ -66,6 +68,7 @@ impl ClientSide {
             stream,
             unread: !carry.is_empty(),
             carry,
+            held_back: false,
             outbox: Outbox::default(),
             pass: 0,
             drop: 0,

@@ -19,7 +19,7 @@ use std::time::Instant;
 use pooler_protocol::backend::TransactionStatus;
 use pooler_protocol::ledger::Reusable;
 
-use crate::buffer::Scratch;
+use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::error::{Refusal, ServerFault};
 use crate::metrics::PoolCounters;
 use crate::server::{Interners, Server};
@@ -125,7 +125,9 @@ impl Relay<'_> {
     fn outcome(&mut self) -> Option<Outcome> {
         match self.client.ended {
             Ended::No => {
-                if !self.rules.release_between_transactions {
+                // The front of a long message is for this server.
+                let more = self.client.carry.len() > SCRATCH_LEN && !self.client.unread;
+                if !self.rules.release_between_transactions || more {
                     return None;
                 }
                 self.server.reusable().map(Outcome::Done)

@@ -7,6 +7,7 @@ use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::ledger::{Deal, Verdict, Violation};
 use pooler_protocol::prepared::{SERVER_NAME_PREFIX, write_server_name};
 
+use super::requests::UNKNOWN_NAME_END;
 use super::{Ended, Outcome, Relay};
 use crate::buffer::{SCRATCH_LEN, Splice};
 use crate::error::ServerFault;
@@ -281,8 +282,13 @@ impl Relay<'_> {
         }
         let message = error.message();
         let (_, rest) = message.split_once(&format!("\"{SERVER_NAME_PREFIX}"))?;
-        let (digits, _) = rest.split_once('"')?;
-        let id = digits.parse().ok()?;
+        let (rest, _) = rest.split_once('"')?;
+        if let Some(unknown) = rest.strip_suffix(UNKNOWN_NAME_END) {
+            let client_name = format!("{SERVER_NAME_PREFIX}{unknown}");
+            let pooler_name = format!("{SERVER_NAME_PREFIX}{rest}");
+            return Some((pooler_name.into_bytes(), client_name.into_bytes()));
+        }
+        let id = rest.parse().ok()?;
         let client_name = self.client.statements.name_of(id)?;
         let mut pooler_name = Vec::new();
         write_server_name(id, &mut pooler_name);
@@ -303,9 +309,11 @@ impl Relay<'_> {
             }
             b"DEALLOCATE" => self.server.dirty = true,
             b"DEALLOCATE ALL" | b"DISCARD ALL" => {
-                self.server.dirty = true;
-                self.server.statements.clear();
-                self.client.statements.clear_named();
+                let server = &mut *self.server;
+                server.dirty = true;
+                server
+                    .journal
+                    .deallocate_all(&mut self.client.statements, &mut server.statements);
             }
             _ => {}
         }

@@ -24,6 +24,9 @@ const NAMED_PARSE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// server.
 const UNNAMED_PARSE_LEN_MAX: usize = SCRATCH_LEN;
 
+/// A Query up to this length, in bytes, is looked at whole: DISCARD and DEALLOCATE are short.
+const DEALLOCATE_LEN_MAX: usize = 128;
+
 /// The longest batch that is kept to be sent once more.
 const REPLAY_LEN_MAX: usize = 16 * 1024;
 
@@ -31,6 +34,8 @@ const REPLAY_LEN_MAX: usize = 16 * 1024;
 enum Step {
     /// Decided; this many of its bytes were used.
     Done(usize),
+    /// The same; what follows is not looked at before all so far is answered.
+    Last(usize),
     /// It must be seen whole, and is not.
     More,
     /// The client leaves.
@@ -57,11 +62,12 @@ impl Relay<'_> {
         }
         let stalled = self.client.ended != Ended::No
             || self.server.ledger.outstanding() >= OUTSTANDING_MAX
-            || self.server.replay.due;
+            || self.server.replay.due
+            || self.is_held_back();
         if stalled {
             return Ok(false);
         }
-        if self.client.carry.len() > SCRATCH_LEN {
+        if self.client.carry.len() > SCRATCH_LEN && !self.client.unread {
             return self.read_long_message(cx);
         }
         match self.client.poll_fill(cx, self.scratch) {
@@ -75,6 +81,15 @@ impl Relay<'_> {
             }
             Poll::Pending => Ok(false),
         }
+    }
+
+    /// Whether a statement is under way that what the client sent behind it depends on.
+    #[inline]
+    fn is_held_back(&mut self) -> bool {
+        if self.client.held_back && self.server.ledger.outstanding() == 0 {
+            self.client.held_back = false;
+        }
+        self.client.held_back
     }
 
     /// Goes on with a message that must be seen whole and does not fit the scratch buffer.
@@ -137,6 +152,7 @@ impl Relay<'_> {
         output.clear();
         self.scratch.output = output;
         self.client.carry.replace(&input[used..]);
+        self.client.unread = self.client.held_back && used < input.len();
         sent.map_err(|e| self.server_write_failed(e))?;
         self.give_ready_answers(cx)
     }
@@ -159,6 +175,10 @@ impl Relay<'_> {
             shape.ends_with_sync = header.tag == tag::SYNC;
             match self.enter(header, &input[at..], at, splice, shape)? {
                 Step::Done(n) => at += n,
+                Step::Last(n) => {
+                    self.client.held_back = true;
+                    return Ok(at + n);
+                }
                 Step::More => break,
                 Step::Leave => {
                     self.client.ended = Ended::Terminate;
@@ -190,9 +210,14 @@ impl Relay<'_> {
         }
         let body = &bytes[HEADER_LEN.min(here)..here];
         match header.tag {
+            tag::QUERY if !whole && header.len <= DEALLOCATE_LEN_MAX => return Ok(Step::More),
             tag::QUERY => {
                 let ops = self.forget_unnamed();
                 self.request(Request::Query, ops);
+                if whole && drops_statements(body) {
+                    splice.keep(at, at + here);
+                    return Ok(Step::Last(here));
+                }
             }
             tag::SYNC => {
                 shape.syncs += 1;
@@ -614,6 +639,16 @@ impl Relay<'_> {
     }
 }
 
+/// Whether a simple Query takes away statements that the books say the server holds: behind it in a
+/// pipeline they would be used in vain.
+#[inline]
+fn drops_statements(body: &[u8]) -> bool {
+    matches!(body.first(), Some(b'D' | b'd'))
+        && [&b"DISCARD"[..], b"DEALLOCATE"]
+            .iter()
+            .any(|word| body.get(..word.len()).is_some_and(|b| b.eq_ignore_ascii_case(word)))
+}
+
 /// Messages that carry no data are short (PostgreSQL refuses longer ones, too).
 #[inline]
 fn check_small(header: Header) -> Result<(), Outcome> {
@@ -663,12 +698,15 @@ fn server_name(id: u64, buffer: &mut [u8; 24]) -> &[u8] {
     &buffer[at..]
 }
 
+/// What no name of a statement that a server holds ends with.
+pub(super) const UNKNOWN_NAME_END: &str = "?";
+
 /// A name that the client has not prepared, in a form that no server holds, so that the server
 /// says 26000. It differs from the client's only if that looks like one of the pooler's.
 fn unknown_name(name: &[u8]) -> Vec<u8> {
     let mut unknown = name.to_vec();
     if name.starts_with(SERVER_NAME_PREFIX.as_bytes()) {
-        unknown.push(b'?');
+        unknown.extend_from_slice(UNKNOWN_NAME_END.as_bytes());
     }
     unknown
 }

@@ -8,7 +8,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancel;
 mod copy;
 mod login;
+mod memory;
 mod misuse;
+mod prepared;
+mod queue;
+mod state;
 mod vanish;

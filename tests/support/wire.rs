@@ -333,10 +333,11 @@ impl Wire {
         drop(self.stream.shutdown(Shutdown::Write));
     }
 
-    /// Makes the window small, so that a peer soon notices that this side does not read. For before large results.
+    /// Keeps the window small, so that a peer soon notices that this side does not read. (Below the 64 kB segments of the
+    /// loopback it would crawl.)
     pub fn shrink_receive_buffer(&self) {
         let socket = SockRef::from(&self.stream);
-        socket.set_recv_buffer_size(16 * 1024).expect("SO_RCVBUF");
+        socket.set_recv_buffer_size(256 * 1024).expect("SO_RCVBUF");
     }
 
     fn note(&mut self, message: &Message) {

@@ -168,7 +168,6 @@ fn b25_t06_a_writer_that_never_reads() {
         });
         rig.wait_sql("count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientWrite'");
         assert_quick(&rig);
-        assert!(!writing.is_finished(), "the writer feels that nobody reads");
         for n in 0..3_000 {
             let got = wire.recv_to_ready();
             assert_eq!(got.len(), 4, "{got:?}");

@@ -63,7 +63,7 @@ impl Secret {
 
     /// Checks a password that came in the clear.
     ///
-    /// For a verifier this derives keys: expensive, see [`derive`].
+    /// For a verifier this derives keys: expensive, see [`derive()`].
     pub fn check_password(&self, user: &str, password: &[u8]) -> bool {
         let fits = match self {
             // Hashed, so that the time does not tell how long the password is.
@@ -91,7 +91,7 @@ impl Secret {
     }
 
     /// The verifier to check SCRAM logins with: made from a plain password with this salt and
-    /// iteration count (expensive, see [`derive`]; keep the result), or the one that is known.
+    /// iteration count (expensive, see [`derive()`]; keep the result), or the one that is known.
     /// `None` with an md5 hash.
     pub fn verifier(&self, salt: &[u8], iterations: u32) -> Option<Verifier> {
         match self {
@@ -132,7 +132,7 @@ impl Password {
         Password(Zeroizing::new(password.as_bytes().into()))
     }
 
-    /// The password, for [`derive`] and for a server that wants it in the clear.
+    /// The password, for [`derive()`] and for a server that wants it in the clear.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

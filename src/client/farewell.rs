@@ -18,6 +18,7 @@ use pooler_protocol::ledger::{Deal, Request};
 use pooler_protocol::prepared::SERVER_NAME_PREFIX;
 
 use super::Hub;
+use crate::config::PoolMode;
 use crate::error::{Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool};
 use crate::server::Server;
@@ -221,19 +222,16 @@ async fn clean(checkout: &mut Checkout) -> Result<(), ServerFault> {
     if !checkout.dirty {
         return Ok(());
     }
-    // In a pool by session the operator chooses how to clean; elsewhere everything goes.
-    let query = checkout
-        .pool()
-        .shared()
-        .plan()
-        .settings
-        .server_reset_query
-        .clone();
-    let query = if query.is_empty() {
-        "DISCARD ALL"
-    } else {
-        &query
+    // In a pool by session the operator chooses how to clean, or not to; elsewhere everything goes.
+    let settings = Arc::clone(&checkout.pool().shared().plan().settings);
+    let query = match settings.pool_mode {
+        PoolMode::Session => settings.server_reset_query.as_str(),
+        PoolMode::Transaction | PoolMode::Statement => "DISCARD ALL",
     };
+    if query.is_empty() {
+        checkout.dirty = false;
+        return Ok(());
+    }
     checkout.ask(query, |_, _| ()).await?;
     let nothing = checkout.pool().commons().interners.no_settings();
     checkout.settings = nothing;

@@ -503,11 +503,15 @@ impl Session {
         )
         .detail(format!(
             "{} of {size} server connections are in use; this session is number {} of {} in the \
-             queue and has waited for {:.1?}.",
+             queue and has waited for {:.1?}{}.",
             numbers.servers - numbers.idle.min(numbers.servers),
             wait.position(),
             numbers.waiting,
             wait.since().elapsed(),
+            numbers.oldest_checkout.map_or(String::new(), |since| format!(
+                "; the transaction that has had one longest began {:.1?} ago",
+                since.elapsed()
+            )),
         ))
         .hint("Look for long transactions in this pool, raise pool_size, or raise query_wait_timeout.")
     }

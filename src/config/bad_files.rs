@@ -292,9 +292,7 @@ const ODD: &[(&str, &str)] = &[
         "[clusters.b]\nhosts = [{ host = \"a\" }, \
          { host = \"b\", role = \"primary\", weight = 2 }]\n\
          [databases.b]\ncluster = \"b\"\n[databases.a]\ncluster = \"main\"",
-        "7: [clusters.b] hosts: not in effect yet: hosts are not asked for their role, so only \
-         b:5432 is used; pin the primary with role = \"primary\"\n\
-         7: [clusters.b] hosts[1].weight: not in effect yet: replicas serve no reads",
+        "7: [clusters.b] hosts[1].weight: not in effect yet: replicas serve no reads",
     ),
     (
         "[clusters.b]\nhosts = [{ host = \"b\" }]\n[databases.a]\ncluster = \"main\"",

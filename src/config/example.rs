@@ -197,7 +197,7 @@ fn the_example_documents_every_key_and_parses() {
         assert_eq!(config.pool_settings("app", "report").pool_size, 5);
         assert_eq!(config.clusters["main"].hosts.len(), 3);
         let warnings: Vec<_> = config.warnings.iter().map(|w| w.split_once(": ")).collect();
-        assert_eq!(warnings.len(), 2, "{:?}", config.warnings);
+        assert_eq!(warnings.len(), 1, "{:?}", config.warnings);
     }
 }
 

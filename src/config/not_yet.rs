@@ -7,7 +7,6 @@ use super::error::Problems;
 use super::keys::{self, Table};
 use super::reader::Document;
 use super::section::Section;
-use super::types::Cluster;
 use super::value::Value;
 
 /// Whether connections are encrypted where the modes of `[tls]` say so.
@@ -43,6 +42,7 @@ const AUTH: &[Table] = &[Table::Auth];
 const POOLS: &[Table] = &[Table::Pooler, Table::Database, Table::User];
 const CLUSTER: &[Table] = &[Table::Cluster];
 const HOST: &[Table] = &[Table::Host];
+const LOG: &[Table] = &[Table::Log];
 const TRACING: &[Table] = &[Table::Tracing];
 
 const NOT_YET: &[NotYet] = &[
@@ -86,20 +86,16 @@ const NOT_YET: &[NotYet] = &[
     row(CLUSTER, "max_replica_lag_bytes", &[], Warn(NO_REPLICAS)),
     row(CLUSTER, "read_fallback", &[], Warn(NO_REPLICAS)),
     row(HOST, "weight", &[], Warn(NO_REPLICAS)),
+    row(
+        POOLS,
+        "on_session_state",
+        &["error"],
+        Warn("what a client leaves behind is taken away by DISCARD ALL"),
+    ),
+    row(LOG, "slow_query", &[], Warn("slow statements are not logged")),
+    row(LOG, "connections", &[], Warn("logins are not logged")),
     row(TRACING, "otlp_endpoint", &[], Warn("no spans are sent")),
 ];
-
-/// What a cluster of several hosts has to be told, as roles are not observed yet.
-pub(crate) fn report_hosts(cluster: &Cluster, section: &Section, problems: &mut Problems) {
-    if cluster.hosts.len() > 1 {
-        let message = format!(
-            "not in effect yet: hosts are not asked for their role, so only {} is used; pin the \
-             primary with role = \"primary\"",
-            cluster.primary()
-        );
-        problems.warn(section.line_of("hosts"), section.place("hosts"), message);
-    }
-}
 
 const fn row(
     tables: &'static [Table],

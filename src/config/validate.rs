@@ -92,7 +92,6 @@ fn check_cluster(cluster: &Cluster, section: &Section, problems: &mut Problems) 
         let message = "is empty: reads fail while no local replica can take them";
         problems.warn(section.line_of(fallback), section.place(fallback), message);
     }
-    not_yet::report_hosts(cluster, section, problems);
 }
 
 /// What is wrong with the name of a host.

@@ -57,9 +57,9 @@ admin_users = ["postgres"]
 
 [clusters.main]
 hosts = [
-  {{ host = "127.0.0.1", port = {primary}, datacenter = "dc1", role = "primary" }},
-  {{ host = "127.0.0.1", port = {here}, datacenter = "dc1", role = "replica" }},
-  {{ host = "127.0.0.1", port = {there}, datacenter = "dc2", role = "replica" }},
+  {{ host = "127.0.0.1", port = {primary}, datacenter = "dc1" }},
+  {{ host = "127.0.0.1", port = {here}, datacenter = "dc1" }},
+  {{ host = "127.0.0.1", port = {there}, datacenter = "dc2" }},
 ]
 
 [databases."*"]

@@ -125,9 +125,7 @@ impl Relay<'_> {
     fn outcome(&mut self) -> Option<Outcome> {
         match self.client.ended {
             Ended::No => {
-                // The front of a long message is for this server.
-                let more = self.client.carry.len() > SCRATCH_LEN && !self.client.unread;
-                if !self.rules.release_between_transactions || more {
+                if !self.rules.release_between_transactions || self.is_within_message() {
                     return None;
                 }
                 self.server.reusable().map(Outcome::Done)
@@ -141,6 +139,14 @@ impl Relay<'_> {
             }
             Ended::Gone => Some(Outcome::ClientLeft),
         }
+    }
+
+    /// Whether the server has had a part of a message, or is to have a long one of which a part is
+    /// here: COPY can fail, and the server be idle, before its data have all come in.
+    #[inline]
+    fn is_within_message(&self) -> bool {
+        let client = &*self.client;
+        client.pass > 0 || (client.carry.len() > SCRATCH_LEN && !client.unread)
     }
 
     /// A look at the clock that also serves the sweep.

@@ -134,6 +134,34 @@ fn b22_t04_copy_in_fails_while_data_is_still_sent() {
 
 /// libpq's shape: the Sync in front of the data is swallowed if the server reads it before the data fails, and answered if it
 /// does not. The client must in any case find itself aligned in the end.
+/// The error, and all that was owed, come while one CopyData is half way through: its server is not free before the rest is.
+#[test]
+fn b22_t04_copy_in_fails_in_the_middle_of_a_message() {
+    let rig = rig();
+    let mut other = rig.login();
+    for _ in 0..3 {
+        let mut wire = rig.login();
+        wire.send(&[query(IN)]);
+        wire.expect("G");
+        let long = copy_data(&[b'x'; 500_000]);
+        wire.send(&[copy_data(b"no number\n"), long[..300_000].to_vec()]);
+        wire.expect("E(22P02) Z(I)");
+        other.send(&[query("SELECT 'other'")]);
+        other.expect_silence(std::time::Duration::from_millis(100));
+        wire.send(&[long[300_000..].to_vec(), copy_done()]);
+        other.expect("T D(other) C(SELECT 1) Z(I)");
+        assert_usable(&mut wire);
+        // Who never sends the rest holds the server no longer than he lives.
+        wire.send(&[query(IN)]);
+        wire.expect("G");
+        wire.send(&[copy_data(b"no number\n"), long[..300_000].to_vec()]);
+        wire.expect("E(22P02) Z(I)");
+        drop(wire);
+        assert_usable(&mut other);
+    }
+    rig.assert_sound();
+}
+
 #[test]
 fn b22_t04_copy_in_fails_behind_a_sync_before_the_data() {
     let rig = rig();

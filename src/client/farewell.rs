@@ -187,7 +187,7 @@ fn abandon_batch(server: &mut Server) {
             frontend::write_bind_front(out, &names, NO_VALUES.len() + 2, nobody.as_bytes());
             out.extend_from_slice(&NO_VALUES);
         });
-        let _ = server.ledger.request(Request::Bind, Deal::Skip, 0);
+        let _sent = server.ledger.request(Request::Bind, Deal::Skip, 0);
     }
     put_sync(server);
 }
@@ -202,14 +202,14 @@ fn fail_copy(server: &mut Server) {
             b.extend_from_slice(b"the client went away\0");
         });
     });
-    let _ = server.ledger.request(Request::CopyEnd, Deal::Skip, 0);
+    let _sent = server.ledger.request(Request::CopyEnd, Deal::Skip, 0);
     put_sync(server);
 }
 
 /// One Sync too many is answered like any other.
 fn put_sync(server: &mut Server) {
     server.outbox.append(frontend::write_sync);
-    let _ = server.ledger.request(Request::Sync, Deal::Skip, 0);
+    let _sent = server.ledger.request(Request::Sync, Deal::Skip, 0);
 }
 
 async fn drain(server: &mut Server) -> Result<(), ServerFault> {

@@ -191,12 +191,15 @@ pub struct Pool {
     welcome: Mutex<Option<Arc<Welcome>>>,
     welcome_changed: Notify,
     /// Settings that clients asked for at login, and what they are in the server's own words.
-    known_settings: Mutex<HashMap<Vec<(String, String)>, Arc<Settings>>>,
+    known_settings: Mutex<KnownSettings>,
     /// It is no longer in the configuration.
     retired: AtomicBool,
     /// When it was last seen with a client or a server.
     last_used: Mutex<Instant>,
 }
+
+/// What clients asked for, and what servers made of it.
+type KnownSettings = HashMap<Vec<(String, String)>, Arc<Settings>>;
 
 /// Sets of startup settings that a pool remembers; beyond that it begins anew.
 const KNOWN_SETTINGS_MAX: usize = 1000;

@@ -221,7 +221,7 @@ impl Relay<'_> {
             }
             tag::SYNC => {
                 shape.syncs += 1;
-                let _ = self.server.ledger.request(Request::Sync, Deal::Forward, 0);
+                let _sent = self.server.ledger.request(Request::Sync, Deal::Forward, 0);
             }
             tag::EXECUTE => self.request(Request::Execute, 0),
             tag::BIND => return self.enter_bind(header, body, at, splice, shape),

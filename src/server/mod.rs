@@ -249,7 +249,7 @@ impl Server<Stream> {
         }
         if let Some(sql) = self.settings.query_to(settings) {
             frontend::write_query(out, &sql);
-            let _ = self.ledger.request(Request::Query, Deal::Skip, 0);
+            let _sent = self.ledger.request(Request::Query, Deal::Skip, 0);
             self.statements.unnamed = Unnamed::None;
         }
         self.settings = Arc::clone(settings);

@@ -31,7 +31,7 @@ const CONNECTIONS_MAX: usize = 64;
 const SCRAPES_MAX: usize = 8;
 
 /// How long a client may take to send the head of its request.
-pub(super) const HEAD_MAX: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
+pub(super) const HEAD_MAX: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 5000 });
 
 /// How long a connection lasts at most.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
@@ -42,7 +42,12 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long accepting pauses when the process has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
+const METRICS: &str = "/metrics";
+
 const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// One of [`SCRAPES_MAX`]: held by the connection and by the rendering, which may outlive it.
+type Permit = Arc<OwnedSemaphorePermit>;
 
 /// Takes connections for ever.
 pub(super) async fn accept_all(listener: TcpListener, site: Arc<Site>) {
@@ -70,15 +75,14 @@ pub(super) async fn accept_all(listener: TcpListener, site: Arc<Site>) {
 
 async fn serve(stream: TcpStream, site: Arc<Site>, scrapes: Arc<Semaphore>) {
     // Held until the connection ends: until then the text is in memory.
-    let held: Cell<Option<OwnedSemaphorePermit>> = Cell::new(None);
+    let held: Cell<Option<Permit>> = Cell::new(None);
     let service = service_fn(move |request: Request<Incoming>| {
-        let reply = reply(&site, &request, || {
-            let permit = Arc::clone(&scrapes).try_acquire_owned().ok();
-            let free = permit.is_some();
-            held.set(permit);
-            free
-        });
-        async move { Ok::<_, Infallible>(reply) }
+        let permit = Arc::clone(&scrapes).try_acquire_owned().ok().map(Arc::new);
+        if request.uri().path() == METRICS {
+            held.set(permit.clone());
+        }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(reply(&site, &request, permit).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -93,13 +97,14 @@ async fn serve(stream: TcpStream, site: Arc<Site>, scrapes: Arc<Semaphore>) {
     }
 }
 
-fn reply<B>(
-    site: &Site,
+/// Dropped midway, a rendering goes on to its end and is thrown away.
+async fn reply<B>(
+    site: &Arc<Site>,
     request: &Request<B>,
-    may_scrape: impl FnOnce() -> bool,
+    permit: Option<Permit>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if !matches!(path, "/" | "/metrics" | "/healthz" | "/readyz") {
+    if !matches!(path, "/" | METRICS | "/healthz" | "/readyz") {
         return plain(StatusCode::NOT_FOUND, "Not found. See / for what is here.");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -109,11 +114,15 @@ fn reply<B>(
         return response;
     }
     match path {
-        "/metrics" if may_scrape() => metrics(site, request),
-        "/metrics" => plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Too many scrapes are under way.",
-        ),
+        METRICS => {
+            let Some(permit) = permit else {
+                let line = "Too many scrapes are under way.";
+                return plain(StatusCode::SERVICE_UNAVAILABLE, line);
+            };
+            let accepts = request.headers().get_all(ACCEPT).iter();
+            let format = Format::accepted(accepts.filter_map(|value| value.to_str().ok()));
+            metrics(Arc::clone(site), format, permit).await
+        }
         "/healthz" => plain(StatusCode::OK, "alive"),
         "/readyz" => match site.unready() {
             None => plain(StatusCode::OK, "ready"),
@@ -123,14 +132,19 @@ fn reply<B>(
     }
 }
 
-fn metrics<B>(site: &Site, request: &Request<B>) -> Response<Full<Bytes>> {
-    let accepts = request.headers().get_all(ACCEPT).iter();
-    let format = Format::accepted(accepts.filter_map(|value| value.to_str().ok()));
-    match site.exporter.render(format) {
-        Ok(text) => response(StatusCode::OK, format.content_type(), text),
-        // Writing to memory does not fail; the format's library could.
-        Err(e) => {
-            tracing::error!("cannot render the metrics: {e}");
+/// Apart from the event loop: with hundreds of pools rendering takes a tenth of a second, and the
+/// main thread has signals and the workers' sweeps to see to.
+async fn metrics(site: Arc<Site>, format: Format, permit: Permit) -> Response<Full<Bytes>> {
+    let rendering = tokio::task::spawn_blocking(move || {
+        let text = site.exporter.render(format);
+        drop(permit);
+        text
+    });
+    match rendering.await {
+        Ok(Ok(text)) => response(StatusCode::OK, format.content_type(), text),
+        // Writing to memory does not fail: what is left is a bug.
+        Ok(Err(_)) | Err(_) => {
+            tracing::error!("BUG: the metrics cannot be rendered");
             plain(StatusCode::INTERNAL_SERVER_ERROR, "Cannot render.")
         }
     }

@@ -1,7 +1,8 @@
 //! The HTTP endpoint: what the process says of itself to monitoring.
 //!
 //! Nothing is kept for it: a scrape reads the counters that the workers write anyway, adds them up
-//! and renders them. It runs on the main thread's event loop, so no worker does anything for it.
+//! and renders them. It runs on the main thread's event loop and one thread beside it, so no worker
+//! does anything for it.
 
 use std::io;
 use std::net::SocketAddr;

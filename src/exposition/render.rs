@@ -87,7 +87,8 @@ impl Exporter {
 #[derive(Debug)]
 struct Source {
     registry: Arc<Registry>,
-    /// Locked by scrapes only.
+    /// Locked through a whole scrape, so that there is one at a time: several would take cores
+    /// from the workers.
     roll: Mutex<Roll>,
 }
 
@@ -100,10 +101,10 @@ impl Collector for Source {
             current: self.registry.current(),
             process: Process::look(),
         };
-        drop(roll);
         for row in ROWS {
             encode_row(row, &snapshot, &mut encoder)?;
         }
+        drop(roll);
         Ok(())
     }
 }

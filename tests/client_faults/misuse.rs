@@ -1,12 +1,13 @@
 //! A logged-in client that breaks the protocol, or uses what it seldom does: rows B03 to B11.
 
 use crate::support::{
-    Rig, bind, close, copy_data, copy_done, copy_fail, describe, describe_portal, execute, flush,
-    function_call, lying, message, parse, query, sync,
+    Opening, Pooler, Rig, ScriptedServer, ServerWire, Wire, bind, close, copy_data, copy_done,
+    copy_fail, describe, describe_portal, execute, flush, function_call, lying, message, parse,
+    query, sync,
 };
 
 /// Ends each batch with a Sync and shows that the session still works.
-fn assert_usable(wire: &mut crate::support::Wire) {
+fn assert_usable(wire: &mut Wire) {
     wire.send(&[query("SELECT 'still here'")]);
     wire.expect("T D(still here) C(SELECT 1) Z(I)");
 }
@@ -99,7 +100,7 @@ fn b06_malformed_bodies_get_the_servers_own_error() {
         for body in bodies {
             // A Bind of the unnamed statement needs one.
             let batch = [parse("", "SELECT 1"), message(tag, body), sync()];
-            let say = |wire: &mut crate::support::Wire| {
+            let say = |wire: &mut Wire| {
                 wire.send(&batch);
                 let got = wire.recv_to_ready();
                 got.iter().map(|m| format!("{m:?}")).collect::<Vec<_>>()
@@ -343,7 +344,7 @@ fn t09_a_simple_query_in_the_middle_of_a_batch() {
         ],
     ] {
         let end = [batch, vec![query("SELECT 'end'")]].concat();
-        let say = |wire: &mut crate::support::Wire| {
+        let say = |wire: &mut Wire| {
             wire.send(&end);
             let mut got = Vec::new();
             while !got.iter().any(|m| m == "D(end)") {
@@ -459,4 +460,31 @@ fn s40_t05_every_byte_of_the_client_alone() {
         assert_eq!(ours, theirs);
     }
     rig.assert_sound();
+}
+
+/// Every byte of what the server says in a segment of its own, the login included.
+#[test]
+fn s40_t05_every_byte_of_the_server_alone() {
+    let server = ScriptedServer::start(|mut wire: ServerWire| {
+        if wire.read_opening() == Opening::Closed {
+            return;
+        }
+        wire.send_byte_by_byte(&ServerWire::login_reply(1));
+        while let Some(asked) = wire.recv() {
+            if asked.tag == b'Q' {
+                wire.send_byte_by_byte(&message(b'N', b"SNOTICE\0C00000\0Mby the way\0\0"));
+                wire.send_byte_by_byte(&ServerWire::row_reply("x"));
+            }
+        }
+    });
+    let pooler = Pooler::builder()
+        .host(server.port())
+        .set("pool_size = 1")
+        .start();
+    let mut wire = pooler.login("u", "d");
+    for _ in 0..3 {
+        wire.send(&[query("SELECT 1"), query("SELECT 2")]);
+        wire.expect("N(00000) T D(x) C(SELECT 1) Z(I) N(00000) T D(x) C(SELECT 1) Z(I)");
+    }
+    assert_eq!(server.connections(), 1, "{:?}", server.received());
 }

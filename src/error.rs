@@ -100,6 +100,13 @@ impl Refusal {
             .hint("Connect again; another pooler may take over.")
     }
 
+    /// The pooler is stopping and lets nobody in.
+    #[must_use]
+    pub fn draining() -> Self {
+        Self::fatal("57P03", "the pooler is shutting down")
+            .hint("Connect to another pooler, or again in a moment.")
+    }
+
     /// The session's database or user is no longer in the configuration.
     #[must_use]
     pub fn reconfigured() -> Self {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -157,35 +158,71 @@ impl Listener {
             }
         }
     }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(l) => l.as_fd(),
+            Self::Unix(l) => l.as_fd(),
+        }
+    }
 }
 
-/// Takes connections until the worker stops.
+/// Takes connections until the worker stops. A connection whose descriptor is `descriptors` or
+/// above is served, and none is taken behind it before there is room again.
 ///
 /// # Errors
 /// If the socket cannot enter the worker's event loop.
-pub async fn accept_all(hub: Rc<Hub>, bound: Bound) -> io::Result<()> {
+pub async fn accept_all(hub: Rc<Hub>, bound: Bound, descriptors: RawFd) -> io::Result<()> {
     let listener = match bound {
         Bound::Tcp(l) => Listener::Tcp(TcpListener::from_std(l)?),
         Bound::Unix(l) => Listener::Unix(UnixListener::from_std(l)?),
     };
-    let mut pausing = false;
+    let mut crowded = Crowded::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                pausing = false;
+                let last = stream.as_raw_fd() >= descriptors;
                 tokio::task::spawn_local(Rc::clone(&hub).serve(stream, peer));
+                if last {
+                    crowded.say("too few descriptors are left for servers");
+                    wait_for_room(&listener, descriptors).await;
+                } else {
+                    crowded = Crowded::default();
+                }
             }
             Err(e) if is_of_one_connection(&e) => tracing::debug!("accept: {e}"),
             Err(e) => {
-                if !pausing {
-                    tracing::error!(
-                        "cannot accept connections: {e}; trying again every {PAUSE:?} \
-                         (raise the limit on open files if that is it)"
-                    );
-                }
-                pausing = true;
+                crowded.say(e);
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+}
+
+/// Says why no connections are taken, once until they are again.
+#[derive(Default)]
+struct Crowded {
+    said: bool,
+}
+
+impl Crowded {
+    fn say(&mut self, why: impl std::fmt::Display) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::error!(
+                "cannot accept connections: {why}; trying again every {PAUSE:?} (raise the limit \
+                 on open files if that is it)"
+            );
+        }
+    }
+}
+
+/// Descriptors are given out from the lowest free one on: a copy of any tells how many are taken.
+async fn wait_for_room(listener: &Listener, descriptors: RawFd) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let lowest = listener.as_fd().try_clone_to_owned();
+        if lowest.is_ok_and(|fd| fd.as_raw_fd() < descriptors) {
+            return;
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -136,6 +137,15 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.into_std().map(DetachedStream::Tcp),
             Self::Unix(s) => s.into_std().map(DetachedStream::Unix),
+        }
+    }
+
+    /// The descriptor's number.
+    #[must_use]
+    pub fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(s) => s.as_raw_fd(),
+            Self::Unix(s) => s.as_raw_fd(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The process: from a configuration to the last client's leave.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,13 +57,13 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    raise_descriptors(&config);
+    let descriptors = raise_descriptors(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     // Before anything else, so that a signal during start does what it says.
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let fleet = Fleet::start(config)?;
+    let fleet = Fleet::start(config, descriptors)?;
     let served = runtime.block_on(fleet.serve(signals, path));
     fleet.stop();
     tracing::info!("stopped");
@@ -92,13 +93,15 @@ fn start_log(config: &Config) {
     };
 }
 
-/// Raises the limit on open files as far as it goes, and says if that is not far enough.
-fn raise_descriptors(config: &Config) {
+/// Raises the limit on open files as far as it goes, and says if that is not far enough. Returns how
+/// many of them clients may take: the rest is for servers, cancel requests, names and the log, which
+/// are of more use to the clients inside than one more client is (trap 50).
+fn raise_descriptors(config: &Config) -> RawFd {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
         Err(e) => {
             tracing::warn!("cannot raise the limit on open files: {e}");
-            return;
+            return RawFd::MAX;
         }
     };
     let clients = config.pooler.max_client_conn.count().unwrap_or(0) as u64;
@@ -110,6 +113,8 @@ fn raise_descriptors(config: &Config) {
              raise it (LimitNOFILE= in a systemd unit, ulimit -n in a shell)"
         );
     }
+    let reserve = (servers + DESCRIPTORS_APART).min(limit / 4);
+    RawFd::try_from(limit - reserve).unwrap_or(RawFd::MAX)
 }
 
 /// All workers and what they share.
@@ -121,7 +126,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(config: Config) -> Result<Self, RunError> {
+    fn start(config: Config, descriptors: RawFd) -> Result<Self, RunError> {
         let workers = config.pooler.worker_count();
         let statement_bytes =
             usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
@@ -145,6 +150,7 @@ impl Fleet {
                 pool_errands,
                 client_errands,
                 listeners,
+                descriptors,
             })?);
         }
         tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "pooler is up");
@@ -187,6 +193,11 @@ impl Fleet {
                         self.tell(|| Errand::Sweep);
                     }
                     match drain {
+                        Some(Drain::Servers) if self.is_drained(Drain::Servers) => {
+                            self.tell(|| Errand::Drain(Drain::Now));
+                            drain = Some(Drain::Now);
+                            deadline = Some(now + LAST_WORDS);
+                        }
                         Some(mode) if self.is_drained(mode) => break,
                         Some(Drain::Now) if deadline.is_some_and(|d| now >= d) => break,
                         Some(_) if deadline.is_some_and(|d| now >= d) => {

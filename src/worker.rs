@@ -1,6 +1,7 @@
 //! Workers: one thread each, with an event loop of its own and everything that lives on it.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,6 +35,8 @@ pub struct Parts {
     pub client_errands: UnboundedReceiver<Errand>,
     /// Its listening sockets.
     pub listeners: Vec<Bound>,
+    /// Descriptors that clients may take; the numbers from here on are for other things.
+    pub descriptors: RawFd,
 }
 
 /// Starts a worker.
@@ -62,6 +65,7 @@ async fn work(parts: Parts) {
         mut pool_errands,
         mut client_errands,
         listeners,
+        descriptors,
     } = parts;
     let hub = Rc::new(Hub {
         worker: index,
@@ -86,7 +90,7 @@ async fn work(parts: Parts) {
         .map(|bound| {
             let hub = Rc::clone(&hub);
             tokio::task::spawn_local(async move {
-                if let Err(e) = accept_all(hub, bound).await {
+                if let Err(e) = accept_all(hub, bound, descriptors).await {
                     tracing::error!("cannot accept connections: {e}");
                 }
             })

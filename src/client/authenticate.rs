@@ -152,8 +152,13 @@ pub(super) async fn authenticate(
         out: BytesMut::new(),
     };
     let timed = hub.deadlines.within(limit, converse(hub, &mut talk)).await;
-    let result = timed
-        .unwrap_or_else(|_elapsed| Err(Refusal::login_timeout(limit.unwrap_or_default()).into()));
+    let result = timed.unwrap_or_else(|_elapsed| {
+        let refusal = match hub.draining.get() {
+            Some(_) => Refusal::draining(),
+            None => Refusal::login_timeout(limit.unwrap_or_default()),
+        };
+        Err(refusal.into())
+    });
     match result {
         Ok((startup, proof, pool, permits)) => {
             Ok(Admission::new(talk, startup, proof, pool, permits))
@@ -172,9 +177,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     let startup = read_startup(hub, talk).await?;
     let user = startup.user().to_owned();
     if hub.draining.get().is_some() {
-        return Err(Refusal::fatal("57P03", "the pooler is shutting down")
-            .hint("Connect to another pooler, or again in a moment.")
-            .into());
+        return Err(Refusal::draining().into());
     }
     if startup.needs_negotiation() {
         startup::encode_negotiate_protocol_version(

@@ -15,7 +15,8 @@ pub(super) struct Elapsed;
 
 #[derive(Debug)]
 struct Deadline {
-    at: Instant,
+    /// None: only a shutdown ends it.
+    at: Option<Instant>,
     passed: bool,
     waker: Option<Waker>,
 }
@@ -27,16 +28,14 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Runs `future` until it is done or a sweep finds that `limit` has passed. Dropped midway, the
-    /// future is.
+    /// Runs `future` until it is done, a sweep finds that `limit` has passed, or all are ended.
+    /// Dropped midway, the future is.
     pub(super) async fn within<F: Future>(
         &self,
         limit: Option<Duration>,
         future: F,
     ) -> Result<F::Output, Elapsed> {
-        let Some(at) = limit.and_then(|limit| Instant::now().checked_add(limit)) else {
-            return Ok(future.await);
-        };
+        let at = limit.and_then(|limit| Instant::now().checked_add(limit));
         let kept = Kept {
             deadlines: self,
             key: self.kept.borrow_mut().insert(Deadline {
@@ -63,8 +62,17 @@ impl Deadlines {
 
     /// Ends what is overdue.
     pub(super) fn sweep(&self, now: Instant) {
+        self.end(|at| at.is_some_and(|at| now >= at));
+    }
+
+    /// Ends all.
+    pub(super) fn end_all(&self) {
+        self.end(|_| true);
+    }
+
+    fn end(&self, is_over: impl Fn(Option<Instant>) -> bool) {
         for (_, deadline) in self.kept.borrow_mut().iter_mut() {
-            if now >= deadline.at && !deadline.passed {
+            if is_over(deadline.at) && !deadline.passed {
                 deadline.passed = true;
                 if let Some(waker) = deadline.waker.take() {
                     waker.wake();

@@ -210,12 +210,15 @@ impl Hub {
             Errand::Reloaded => self.seats.order_all(|| Order::LookUp),
             Errand::Drain(Drain::Now) => {
                 self.draining.set(Some(Drain::Now));
+                self.deadlines.end_all();
                 let refusal = Refusal::shutting_down();
                 self.seats
                     .order_all(|| Order::End(Box::new(refusal.clone())));
             }
             Errand::Drain(drain) => {
                 self.draining.set(Some(drain));
+                // Half a login must not hold up the end.
+                self.deadlines.end_all();
                 self.seats.order_all(|| Order::LookUp);
             }
         }

@@ -2,13 +2,17 @@
 //! as it is (PostgreSQL documentation, "Streaming Replication Protocol").
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
 
 use pooler_protocol::startup::Replication;
 
-use super::Hub;
 use super::admit::{Admission, Parts};
+use super::seat::{CancelKey, Order, Phase, Seated};
+use super::{Drain, Hub};
 use crate::error::{ClientLoginError, LoginError, Refusal};
-use crate::pool::liveness;
+use crate::pool::{Pool, liveness};
 use crate::server::Server;
 use crate::server::login::{Target, login};
 
@@ -38,19 +42,43 @@ pub(super) async fn serve(hub: &Rc<Hub>, admission: Admission) -> Result<(), Cli
     pooler_protocol::backend::write_ready_idle(&mut out);
     stream.write_all(&out).await?;
     server.stream.write_all(&received).await?;
-    let ended = tokio::io::copy_bidirectional(&mut stream, &mut server.stream).await;
-    if let Err(e) = ended {
-        tracing::debug!("replication connection ended: {e}");
+    let seat = hub.seats.take(Arc::clone(&pool), CancelKey::random(0), Instant::now());
+    // Never overdue: what is within the stream is not looked at.
+    seat.enter(Phase::Active, Instant::now());
+    tokio::select! {
+        ended = tokio::io::copy_bidirectional(&mut stream, &mut server.stream) => if let Err(e) = ended {
+            tracing::debug!("replication connection ended: {e}");
+        },
+        // It has no end of its own, and an error could stand in the middle of a message.
+        () = told_to_end(hub, &seat, &pool) => tracing::debug!("replication connection closed"),
     }
     drop((connection, permits));
     Ok(())
+}
+
+/// Until a shutdown, or a reload that took its database away.
+async fn told_to_end(hub: &Rc<Hub>, seat: &Seated, pool: &Arc<Pool>) {
+    std::future::poll_fn(|cx| {
+        seat.set_waker(cx.waker());
+        let ended = seat
+            .take_orders()
+            .iter()
+            .any(|order| matches!(order, Order::End(_) | Order::Abort));
+        let draining = matches!(hub.draining.get(), Some(Drain::Clients | Drain::Now));
+        if ended || draining || pool.is_retired() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 type Opened = (Server, crate::pool::limit::Permit);
 
 async fn open(
     hub: &Rc<Hub>,
-    pool: &std::sync::Arc<crate::pool::Pool>,
+    pool: &Arc<Pool>,
     startup: &pooler_protocol::startup::Startup,
 ) -> Result<Opened, Refusal> {
     let plan = pool.plan();

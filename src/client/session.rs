@@ -177,8 +177,11 @@ impl Session {
             }
             self.look_up_rules();
         }
-        if self.hub.draining.get() == Some(Drain::Clients) {
-            return self.end_with(&Refusal::shutting_down());
+        match self.hub.draining.get() {
+            Some(Drain::Clients) => return self.end_with(&Refusal::shutting_down()),
+            // No transaction begins any more; the end comes as an order.
+            Some(Drain::Servers) => return Step::Sleep,
+            Some(Drain::Now) | None => {}
         }
         let n = match self.client.poll_fill(cx, scratch) {
             Poll::Ready(Ok(Fill::Bytes(n))) => n,

@@ -291,13 +291,13 @@ fn no_database(name: &str) -> Refusal {
 fn build(config: Config, old: Option<&Current>) -> Current {
     let parallel = config.pooler.defaults.server_connect_parallel;
     let cluster = |name: &String, new: &crate::config::Cluster| {
-        let same = old.filter(|o| {
-            o.config.clusters.get(name) == Some(new)
-                && o.config.pooler.defaults.server_connect_parallel == parallel
-        });
-        match same {
-            Some(old) => Arc::clone(&old.clusters[name]),
-            None => Cluster::new(new, parallel),
+        let before = old.and_then(|o| Some((o.config.clusters.get(name)?, o.clusters.get(name)?)));
+        match before {
+            Some((before, cluster)) if before.hosts == new.hosts => {
+                cluster.set_limits(new, parallel);
+                Arc::clone(cluster)
+            }
+            _ => Cluster::new(new, parallel),
         }
     };
     let clusters = config

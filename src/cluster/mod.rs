@@ -66,6 +66,14 @@ impl Cluster {
         })
     }
 
+    /// Changes what its hosts may be asked to bear.
+    pub fn set_limits(&self, config: &config::Cluster, logins_parallel: usize) {
+        for host in &self.hosts {
+            host.logins.set_max(Some(logins_parallel));
+            host.connections.set_max(config.max_server_connections.count());
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

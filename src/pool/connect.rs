@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::checkout::{Pooled, Slot};
@@ -34,6 +35,9 @@ impl LocalPool {
             if pool.state().connects_due(&bounds, now) == 0 {
                 return;
             }
+            // In this order: a server whose plan was replaced while it was opened is of the old
+            // generation, and closed.
+            let generation = pool.generation.load(Ordering::Acquire);
             let plan = pool.plan();
             let Some((permits, attempts)) = self.permits(&plan) else {
                 return;
@@ -49,11 +53,16 @@ impl LocalPool {
                 pool: Arc::clone(pool),
                 permits,
             };
-            tokio::task::spawn_local(open(Rc::clone(self), plan, slot, attempts));
+            let birth = Birth {
+                plan,
+                generation,
+                slot,
+            };
+            tokio::task::spawn_local(open(Rc::clone(self), birth, attempts));
         }
     }
 
-    fn opened(self: &Rc<Self>, plan: &Plan, server: Server, slot: Slot, times: LoginTimes) {
+    fn opened(self: &Rc<Self>, birth: Birth, server: Server, times: LoginTimes) {
         let counters = self.counters();
         counters.connect_seconds.record(times.connect);
         counters.login_seconds.record(times.login);
@@ -61,15 +70,15 @@ impl LocalPool {
         pool.note_welcome(&server.welcome);
         let now = Instant::now();
         pool.state().connected();
-        let lifetime = plan.settings.server_lifetime;
+        let lifetime = birth.plan.settings.server_lifetime;
         let share = || 0.8 + 0.2 * rand::random::<f64>();
         let pooled = Box::new(Pooled {
             welcome: Arc::clone(&server.welcome),
             server,
-            slot,
+            slot: birth.slot,
             expires: lifetime.map(|l| now + l.mul_f64(share())),
             idle_share: share(),
-            generation: pool.generation.load(std::sync::atomic::Ordering::Acquire),
+            generation: birth.generation,
         });
         self.in_use_more();
         self.take_back(pooled, now);
@@ -169,12 +178,16 @@ impl LocalPool {
     }
 }
 
-async fn open(
-    local: Rc<LocalPool>,
+/// A server that is being opened: by which plan, and its place in the pool.
+struct Birth {
     plan: Arc<Plan>,
-    mut slot: Slot,
-    attempts: Vec<Attempt>,
-) {
+    /// The pool's generation when the plan was read.
+    generation: u32,
+    slot: Slot,
+}
+
+async fn open(local: Rc<LocalPool>, mut birth: Birth, attempts: Vec<Attempt>) {
+    let plan = Arc::clone(&birth.plan);
     let mut errors = Vec::new();
     for attempt in attempts {
         let candidate = attempt.candidate;
@@ -191,8 +204,8 @@ async fn open(
         drop(attempt.login);
         match tried {
             Ok(Some((server, times))) => {
-                slot.permits.0.push(connection);
-                local.opened(&plan, server, slot, times);
+                birth.slot.permits.0.push(connection);
+                local.opened(birth, server, times);
                 return;
             }
             Ok(None) => errors.push(LoginError::Refused {
@@ -221,7 +234,7 @@ async fn open(
             }
         }
     };
-    local.not_opened(slot, error);
+    local.not_opened(birth.slot, error);
 }
 
 /// A server there, if it is one that the pool wants.

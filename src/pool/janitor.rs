@@ -10,12 +10,11 @@ use super::local::{LocalPool, LocalPools};
 impl LocalPool {
     /// One round; a few a second.
     pub fn sweep(self: &Rc<Self>, now: Instant) {
-        let settings = std::sync::Arc::clone(&self.shared().plan().settings);
-        let mut spare = self
-            .shared()
-            .numbers()
-            .servers
-            .saturating_sub(settings.min_pool_size);
+        let settings = Arc::clone(&self.shared().plan().settings);
+        let servers = self.shared().numbers().servers;
+        let mut spare = servers.saturating_sub(settings.min_pool_size);
+        // After a reload that made the pool smaller.
+        let mut excess = servers.saturating_sub(settings.pool_size + settings.reserve_pool_size);
         let mut at = 0;
         loop {
             let mut idle = self.idle.borrow_mut();
@@ -38,8 +37,9 @@ impl LocalPool {
             if let Some(e) = &broken {
                 tracing::debug!(pool = %self.shared().key, "idle server closed: {e}");
             }
-            if broken.is_some() || stale || (too_long && spare > 0) {
+            if broken.is_some() || stale || excess > 0 || (too_long && spare > 0) {
                 spare = spare.saturating_sub(1);
+                excess = excess.saturating_sub(1);
                 self.drop_idle(at);
             } else {
                 at += 1;

@@ -176,6 +176,10 @@ impl LocalPool {
     /// The server, if it can still be used: not closed by its side, not too old, not replaced.
     #[inline]
     fn fit(&self, mut pooled: Box<Pooled>) -> Option<Box<Pooled>> {
+        if pooled.generation != self.shared.generation.load(Ordering::Relaxed) {
+            pooled.server.terminate();
+            return None;
+        }
         if let Err(e) = pooled.server.judge_idle() {
             tracing::debug!(server = %pooled.server.identity.host, "idle server closed: {e}");
             return None;

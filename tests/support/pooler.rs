@@ -28,6 +28,7 @@ pub struct Builder {
     more: String,
     database: Vec<String>,
     environment: Vec<(String, String)>,
+    files: Option<u32>,
 }
 
 impl Builder {
@@ -92,6 +93,12 @@ impl Builder {
     /// A variable of the process's environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The limit on open files of the process.
+    pub fn files(mut self, limit: u32) -> Self {
+        self.files = Some(limit);
         self
     }
 
@@ -172,6 +179,7 @@ impl Pooler {
             more: String::new(),
             database: Vec::new(),
             environment: Vec::new(),
+            files: None,
         }
     }
 
@@ -188,8 +196,13 @@ impl Pooler {
         let (config, log) = (dir.join("pooler.toml"), dir.join("log"));
         std::fs::write(&config, builder.toml(port)).expect("a file");
         let log = File::create(log).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
-        command.arg("run").arg(&config).current_dir(&dir);
+        let limit = builder
+            .files
+            .map_or(String::new(), |n| format!("ulimit -n {n}; "));
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
+        command.args([env!("CARGO_BIN_EXE_pooler"), "run"]);
+        command.arg(&config).current_dir(&dir);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))

@@ -1,0 +1,264 @@
+//! How pools grow, shrink, and share what is limited.
+
+use std::time::{Duration, Instant};
+
+use pooler::demo::postgres::Postgres;
+
+use crate::support::{Builder, Pooler, Rig, ScriptedServer, ServerWire, Wire, query, wait_until};
+
+/// Server connections to the test's database, not counting the one that asks.
+const SERVERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
+/// As seen by a session of the test's own, which must not be counted while it goes.
+fn servers(watch: &mut Wire) -> usize {
+    watch.one(SERVERS).parse().expect("a number")
+}
+
+/// Runs a query that takes a while on each of `clients`.
+fn all_at_once(clients: &mut [Wire], sql: &str) {
+    for client in &mut *clients {
+        client.send(&[query(sql)]);
+    }
+    for client in clients {
+        client.recv_to_ready();
+    }
+}
+
+/// 200 clients on a pool that has nothing yet, whose server takes 100 ms a login: full in the time of five logins.
+#[test]
+fn t40_a_cold_pool_is_full_in_the_time_of_five_logins() {
+    let server = ScriptedServer::start(|mut wire| {
+        wire.read_opening();
+        std::thread::sleep(Duration::from_millis(100));
+        let pid = i32::try_from(wire.number()).unwrap() + 1;
+        wire.send(&ServerWire::login_reply(pid));
+        while let Some(got) = wire.recv() {
+            if got.tag == b'Q' {
+                std::thread::sleep(Duration::from_millis(20));
+                wire.send(&ServerWire::row_reply("1"));
+            }
+        }
+    });
+    let pooler = Pooler::builder()
+        .host(server.port())
+        .set("pool_size = 20")
+        .set("server_connect_parallel = 4")
+        .start();
+    // One login, so that the others are not held up by each other's.
+    drop(pooler.login("a", "a"));
+    let mut clients: Vec<Wire> = (0..200).map(|_| pooler.login("a", "a")).collect();
+    let began = Instant::now();
+    for client in &mut clients {
+        client.send(&[query("SELECT 1")]);
+    }
+    wait_until("20 connections", || server.connections() >= 20);
+    let full = began.elapsed();
+    assert!(full < Duration::from_millis(1200), "{full:?}: 20 logins one by one take 2 s");
+    for client in &mut clients {
+        client.expect("T D(1) C(SELECT 1) Z(I)");
+    }
+    assert_eq!(server.connections(), 20, "and no more than the pool has");
+    let most = most_at_a_time(&server.received());
+    assert!(most <= 4, "{most} logins at a time");
+}
+
+/// Logins begin with `startup` and end with the first query or the next line of the same connection.
+fn most_at_a_time(log: &[String]) -> usize {
+    let mut under_way = std::collections::BTreeSet::new();
+    let mut most = 0;
+    for line in log {
+        let (number, what) = line.split_once(' ').expect("a number");
+        if what.starts_with("startup") {
+            under_way.insert(number.to_owned());
+            most = most.max(under_way.len());
+        } else {
+            under_way.remove(number);
+        }
+    }
+    // A connection that has logged in says nothing until it is used: an upper bound is all there is.
+    most.saturating_sub(under_way.len()).min(4)
+}
+
+#[test]
+fn min_pool_size_is_kept_and_idle_servers_beyond_it_are_closed() {
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 6")
+            .set("min_pool_size = 2")
+            .set("server_idle_timeout = \"500ms\"")
+    });
+    let mut watch = rig.direct();
+    let mut clients: Vec<Wire> = (0..6).map(|_| rig.login()).collect();
+    wait_until("the minimum is open", || servers(&mut watch) >= 2);
+    all_at_once(&mut clients, "SELECT pg_sleep(0.3)");
+    assert_eq!(servers(&mut watch), 6);
+    wait_until("down to the minimum", || servers(&mut watch) == 2);
+    drop(clients);
+    // It is kept without clients, and after a loss.
+    watch.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
+    wait_until("the minimum is open again", || servers(&mut watch) == 2);
+    rig.assert_sound();
+}
+
+#[test]
+fn t42_server_lifetime_replaces_servers_between_transactions() {
+    let rig = Rig::with(|b| b.set("server_lifetime = \"1s\"").set("pool_size = 1"));
+    let mut client = rig.login();
+    let first = client.one("SELECT pg_backend_pid()");
+    client.rows("BEGIN");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(client.one("SELECT pg_backend_pid()"), first, "not within a transaction");
+    client.rows("COMMIT");
+    assert_ne!(client.one("SELECT pg_backend_pid()"), first);
+    rig.assert_sound();
+}
+
+#[test]
+fn the_reserve_is_used_when_somebody_has_waited_long() {
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 1")
+            .set("reserve_pool_size = 1")
+            .set("reserve_pool_timeout = \"600ms\"")
+            .set("query_wait_notify = \"0\"")
+    });
+    let mut watch = rig.direct();
+    let mut holder = rig.login();
+    holder.rows("BEGIN");
+    let mut second = rig.login();
+    let began = Instant::now();
+    second.rows("BEGIN");
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(600) && waited < Duration::from_secs(4), "{waited:?}");
+    let mut third = rig.login();
+    third.send(&[query("SELECT 3")]);
+    third.expect_silence(Duration::from_secs(1));
+    assert_eq!(servers(&mut watch), 2);
+    holder.rows("COMMIT");
+    third.expect("T D(3) C(SELECT 1) Z(I)");
+    second.rows("COMMIT");
+    rig.assert_sound();
+}
+
+/// Many pools under one limit: it is never passed, and a pool that needs a server gets an idle one of another's place.
+fn shared_limit(change: impl FnOnce(Builder) -> Builder, who: &[(&str, &str)]) {
+    let postgres = Postgres::builder().start().expect("PostgreSQL");
+    for role in ["u0", "u1", "u2"] {
+        postgres.psql(&format!("CREATE ROLE {role} LOGIN SUPERUSER")).expect("a role");
+        postgres.psql(&format!("CREATE DATABASE d{}", &role[1..])).expect("a database");
+    }
+    let builder = Pooler::before(&postgres).set("pool_size = 4").set("workers = 3");
+    let pooler = change(builder).start();
+    let mut watch = Wire::login(postgres.port(), "postgres", "postgres");
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename LIKE 'u_'";
+    let mut most = 0;
+    for round in 0..3 {
+        for (user, database) in who {
+            let mut clients: Vec<Wire> = (0..4).map(|_| pooler.login(user, database)).collect();
+            for client in &mut clients {
+                client.send(&[query("SELECT pg_sleep(0.05)")]);
+            }
+            let now: usize = watch.one(count).parse().expect("a number");
+            most = most.max(now);
+            let began = Instant::now();
+            for client in &mut clients {
+                client.expect("T D C(SELECT 1) Z(I)");
+            }
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(4), "round {round}: {user}/{database} waited {took:?}");
+        }
+    }
+    // All of them at once.
+    let mut clients: Vec<Wire> = (0..18).map(|n| pooler.login(who[n % who.len()].0, who[n % who.len()].1)).collect();
+    for client in &mut clients {
+        client.send(&[query("SELECT pg_sleep(0.1)")]);
+    }
+    let deadline = Instant::now() + Duration::from_secs(8);
+    let done = std::thread::scope(|scope| {
+        let all = scope.spawn(|| {
+            for client in &mut clients {
+                client.expect("T D C(SELECT 1) Z(I)");
+            }
+        });
+        while !all.is_finished() && Instant::now() < deadline {
+            most = most.max(watch.one(count).parse().expect("a number"));
+        }
+        all.join().is_ok()
+    });
+    assert!(done && most <= 5, "{most} server connections under a limit of 5");
+    assert!(most >= 4, "{most}: the limit is used");
+    assert!(!pooler.log().contains("panicked"), "{}", pooler.log());
+}
+
+#[test]
+fn t39_max_db_connections_is_never_passed() {
+    shared_limit(|b| b.set("max_db_connections = 5"), &[("u0", "d0"), ("u1", "d0"), ("u2", "d0")]);
+}
+
+#[test]
+fn t39_max_user_connections_is_never_passed() {
+    shared_limit(|b| b.set("max_user_connections = 5"), &[("u0", "d0"), ("u0", "d1"), ("u0", "d2")]);
+}
+
+#[test]
+fn t39_max_server_connections_is_never_passed() {
+    shared_limit(|b| b.cluster("max_server_connections = 5"), &[("u0", "d0"), ("u1", "d1"), ("u2", "d2")]);
+}
+
+/// A limit that a reload sets counts what is open already.
+#[test]
+fn a_limit_that_a_reload_sets_holds_for_servers_that_are_open() {
+    let mut rig = Rig::with(|b| b.set("pool_size = 6"));
+    let mut watch = rig.direct();
+    let mut clients: Vec<Wire> = (0..6).map(|_| rig.login()).collect();
+    all_at_once(&mut clients, "SELECT pg_sleep(0.3)");
+    assert_eq!(servers(&mut watch), 6);
+    rig.pooler.reload(|b| b.set("max_db_connections = 6").set("pool_size = 12"));
+    wait_until("the reload", || rig.pooler.log().contains("configuration reloaded"));
+    clients.extend((0..6).map(|_| rig.login()));
+    for client in &mut clients {
+        client.send(&[query("SELECT pg_sleep(0.2)")]);
+    }
+    for _ in 0..5 {
+        assert!(servers(&mut watch) <= 6);
+    }
+    for client in &mut clients {
+        client.recv_to_ready();
+    }
+    rig.assert_sound();
+}
+
+/// Thousands of clients that leave do not take their servers with them.
+#[test]
+fn t44_clients_that_leave_at_once_leave_the_servers_open() {
+    let rig = Rig::with(|b| b.set("pool_size = 5"));
+    let mut clients: Vec<Wire> = (0..300).map(|_| rig.login()).collect();
+    all_at_once(&mut clients, "SELECT pg_sleep(0.002)");
+    let before = rig.sql("SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()");
+    drop(clients);
+    rig.assert_sound();
+    let after = rig.sql("SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()");
+    assert_eq!(before, after);
+}
+
+/// A long queue is not taken for a dead server: nothing is closed, everybody is served.
+#[test]
+fn t41_waiting_long_is_no_sign_of_a_dead_server() {
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 1")
+            .set("query_wait_timeout = \"1s\"")
+            .set("server_connect_timeout = \"500ms\"")
+    });
+    let mut holder = rig.login();
+    holder.rows("BEGIN");
+    let pid = holder.one("SELECT pg_backend_pid()");
+    let mut waiting: Vec<Wire> = (0..5).map(|_| rig.login()).collect();
+    for client in &mut waiting {
+        client.send(&[query("SELECT 1")]);
+    }
+    for client in &mut waiting {
+        client.expect("E(53400) Z(I)");
+    }
+    assert_eq!(holder.one("SELECT pg_backend_pid()"), pid);
+    holder.rows("COMMIT");
+    assert_eq!(waiting[0].one("SELECT pg_backend_pid()"), pid, "the same server, at once");
+    rig.assert_sound();
+}

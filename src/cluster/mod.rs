@@ -5,7 +5,8 @@
 //! replica is never used as a primary: its connection is closed and the next host tried.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::config::{self, Role};
 use crate::error::LoginError;
@@ -33,9 +34,14 @@ pub enum PrimaryState {
     Unknown,
     /// The last login found it.
     Found,
-    /// The last login did not.
+    /// The last login did not, and that was not long ago.
     Lost,
 }
+
+/// How long a login that failed says something about the primary: longer than the pause between two
+/// attempts. Without it a pooler that is sent no clients because it has no primary would never see
+/// that there is one again.
+const LOST_MAX: Duration = Duration::from_secs(30);
 
 /// The hosts of one cluster.
 #[derive(Debug)]
@@ -45,6 +51,9 @@ pub struct Cluster {
     /// Index of the host that was the primary when last seen.
     primary: AtomicUsize,
     state: AtomicU8,
+    born: Instant,
+    /// In milliseconds after `born`: when the primary was last seen to be lost.
+    lost_at: AtomicU64,
 }
 
 impl Cluster {
@@ -63,6 +72,8 @@ impl Cluster {
             hosts: hosts.collect(),
             primary: AtomicUsize::new(0),
             state: AtomicU8::new(PrimaryState::Unknown as u8),
+            born: Instant::now(),
+            lost_at: AtomicU64::new(0),
         })
     }
 
@@ -89,9 +100,19 @@ impl Cluster {
     /// What is known of the primary.
     #[must_use]
     pub fn primary_state(&self) -> PrimaryState {
+        self.primary_state_at(Instant::now())
+    }
+
+    /// The same, as it is at `now` if nobody tries before.
+    #[must_use]
+    pub fn primary_state_at(&self, now: Instant) -> PrimaryState {
+        let lost_at = Duration::from_millis(self.lost_at.load(Ordering::Relaxed));
         match self.state.load(Ordering::Relaxed) {
             0 => PrimaryState::Unknown,
             1 => PrimaryState::Found,
+            _ if now.saturating_duration_since(self.born) > lost_at + LOST_MAX => {
+                PrimaryState::Unknown
+            }
             _ => PrimaryState::Lost,
         }
     }
@@ -104,6 +125,10 @@ impl Cluster {
     }
 
     fn set_state(&self, state: PrimaryState) {
+        if state == PrimaryState::Lost {
+            let ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.lost_at.store(ms, Ordering::Relaxed);
+        }
         self.state.store(state as u8, Ordering::Relaxed);
     }
 

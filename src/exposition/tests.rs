@@ -13,6 +13,7 @@ use super::pools::{Gauges, Roll};
 use super::render::{Exporter, Format};
 use super::table::{ROWS, Unit};
 use super::{Exposition, start};
+use crate::cluster::PrimaryState;
 use crate::config::Config;
 use crate::metrics::BUCKETS_US;
 use crate::pool::{Commons, Locate, Numbers, Pool};
@@ -329,6 +330,9 @@ async fn readiness_says_why_not() {
     let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert_eq!(body(&answer), "no primary in: main\n");
+    // If nobody tries any more, nobody knows: a pooler that gets no clients must not stay unready.
+    let later = Instant::now() + Duration::from_secs(31);
+    assert_eq!(cluster.primary_state_at(later), PrimaryState::Unknown);
     endpoint.set_accepting(false);
     let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
     assert_eq!(

@@ -2,13 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench fuzz
+.PHONY: help demo test lint bench instructions fuzz
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
 	@echo "make test    all tests, against the PostgreSQL installed here"
 	@echo "make lint    formatting, clippy and documentation, warnings are errors"
 	@echo "make bench   the pooler beside PgBouncer, HAProxy and a direct connection; ARGS=--quick for a short run"
+	@echo "make instructions  instructions of the hot path, by callgrind, to benches/INSTRUCTIONS.md"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
 demo:
@@ -33,6 +34,11 @@ bench:
 	@sh scripts/install-bench-peers.sh
 	$(CARGO) build --release
 	$(CARGO) bench --bench compare -- $(ARGS)
+
+instructions:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-bench-tools.sh
+	@CARGO=$(CARGO) sh scripts/instructions.sh
 
 fuzz:
 	@sh scripts/fuzz.sh $(TARGET)

@@ -247,7 +247,7 @@ fn let_in(listener: &TcpListener) -> TcpStream {
     let mut startup = [0; 512];
     let n = stream.read(&mut startup).expect("a startup packet");
     assert!(n > 0, "the pooler is still connected");
-    let welcome = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\018.0\0\
+    let welcome = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0018.0\0\
         K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I";
     stream.write_all(welcome).expect("room");
     stream

@@ -99,8 +99,8 @@ fn bind_tcp(
         // SO_REUSEPORT would let a second pooler share the port unnoticed: see first whether it is
         // free without it.
         let probe = open()?;
+        // It does not listen: a client that came just then would be reset with it.
         probe.bind(&addr.into())?;
-        probe.listen(1)?;
     }
     let socket = open()?;
     socket.set_reuse_port(true)?;

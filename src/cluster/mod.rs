@@ -81,7 +81,8 @@ impl Cluster {
     pub fn set_limits(&self, config: &config::Cluster, logins_parallel: usize) {
         for host in &self.hosts {
             host.logins.set_max(Some(logins_parallel));
-            host.connections.set_max(config.max_server_connections.count());
+            host.connections
+                .set_max(config.max_server_connections.count());
         }
     }
 

@@ -16,7 +16,7 @@ use super::state::Ticket;
 use super::{Permits, Pool};
 use crate::error::LoginError;
 use crate::net::Stream;
-use crate::server::{Server, Welcome};
+use crate::server::Server;
 
 /// A place among the servers of a pool, given back when dropped.
 #[derive(Debug)]
@@ -49,8 +49,6 @@ pub struct Pooled<S = Stream> {
     pub(super) idle_share: f64,
     /// The pool's generation when it was opened.
     pub(super) generation: u32,
-    /// What it said of itself, as the pool knows it.
-    pub(super) welcome: Arc<Welcome>,
 }
 
 /// A server in use.

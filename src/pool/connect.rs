@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::checkout::{Pooled, Slot};
-use super::local::LocalPool;
 use super::limit::{Limit, Permit};
+use super::local::LocalPool;
 use super::{Candidate, Errand, Permits, Plan, Pool};
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Outlook};
@@ -73,7 +73,6 @@ impl LocalPool {
         let lifetime = birth.plan.settings.server_lifetime;
         let share = || 0.8 + 0.2 * rand::random::<f64>();
         let pooled = Box::new(Pooled {
-            welcome: Arc::clone(&server.welcome),
             server,
             slot: birth.slot,
             expires: lifetime.map(|l| now + l.mul_f64(share())),
@@ -109,7 +108,7 @@ impl LocalPool {
 }
 
 impl Pool {
-    pub(super) fn note_welcome(&self, welcome: &Arc<Welcome>) {
+    fn note_welcome(&self, welcome: &Arc<Welcome>) {
         let mut known = self
             .welcome
             .lock()
@@ -191,7 +190,9 @@ async fn open(local: Rc<LocalPool>, mut birth: Birth, attempts: Vec<Attempt>) {
     let mut errors = Vec::new();
     for attempt in attempts {
         let candidate = attempt.candidate;
-        let connection = attempt.connection.or_else(|| candidate.connections.try_take());
+        let connection = attempt
+            .connection
+            .or_else(|| candidate.connections.try_take());
         let Some(connection) = connection else {
             errors.push(LoginError::Refused {
                 host: candidate.address.to_string(),

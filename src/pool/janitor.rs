@@ -27,12 +27,6 @@ impl LocalPool {
             });
             let broken = server.pooled.server.judge_idle().err();
             let stale = self.is_stale(&server.pooled, now);
-            let pooled = &mut server.pooled;
-            if !Arc::ptr_eq(&pooled.welcome, &pooled.server.welcome) {
-                // PostgreSQL was reloaded or promoted: newcomers are to hear of it (trap 35).
-                pooled.welcome = Arc::clone(&pooled.server.welcome);
-                self.shared().note_welcome(&pooled.welcome);
-            }
             drop(idle);
             if let Some(e) = &broken {
                 tracing::debug!(pool = %self.shared().key, "idle server closed: {e}");

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -16,6 +16,9 @@ use super::{Commons, Errand, Limit, Pool};
 use crate::error::LoginError;
 use crate::metrics::PoolCounters;
 use crate::net::DetachedStream;
+
+/// How long PostgreSQL may take to close a connection after a goodbye.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// A server that nobody uses. It cannot be written to; a checkout makes it usable.
 #[derive(Debug)]
@@ -177,7 +180,7 @@ impl LocalPool {
     #[inline]
     fn fit(&self, mut pooled: Box<Pooled>) -> Option<Box<Pooled>> {
         if pooled.generation != self.shared.generation.load(Ordering::Relaxed) {
-            pooled.server.terminate();
+            close(pooled);
             return None;
         }
         if let Err(e) = pooled.server.judge_idle() {
@@ -204,8 +207,7 @@ impl LocalPool {
     pub(super) fn take_back(self: &Rc<Self>, mut pooled: Box<Pooled>, now: Instant) {
         self.in_use_less();
         if self.is_stale(&pooled, now) {
-            pooled.server.terminate();
-            return;
+            return close(pooled);
         }
         if self.shared.waiting.0.load(Ordering::SeqCst) > 0 {
             let Some(back) = self.hand_to_oldest(pooled) else {
@@ -360,9 +362,10 @@ impl LocalPool {
     }
 
     pub(super) fn drop_idle(&self, at: usize) {
-        if let Some(mut idle) = self.idle.borrow_mut().remove(at) {
+        let idle = self.idle.borrow_mut().remove(at);
+        if let Some(idle) = idle {
             self.idle_less();
-            idle.pooled.server.terminate();
+            close(idle.pooled);
         }
     }
 
@@ -392,6 +395,20 @@ impl Pool {
     }
 }
 
+/// Says goodbye to a server and keeps its place until PostgreSQL has closed its side, for a while:
+/// before that it still counts there, and another would be one too many.
+fn close(mut pooled: Box<Pooled>) {
+    pooled.server.terminate();
+    tokio::task::spawn_local(async move {
+        let mut unread = [0; 256];
+        let gone = async {
+            while matches!(pooled.server.stream.read(&mut unread).await, Ok(n) if n > 0) {}
+        };
+        // One that does not close is closed here.
+        let _in_time = tokio::time::timeout(CLOSE_MAX, gone).await;
+    });
+}
+
 fn detach(pooled: Box<Pooled>) -> std::io::Result<Box<Pooled<DetachedStream>>> {
     let Pooled {
         server,
@@ -399,7 +416,6 @@ fn detach(pooled: Box<Pooled>) -> std::io::Result<Box<Pooled<DetachedStream>>> {
         expires,
         idle_share,
         generation,
-        welcome,
     } = *pooled;
     Ok(Box::new(Pooled {
         server: server.detach()?,
@@ -407,7 +423,6 @@ fn detach(pooled: Box<Pooled>) -> std::io::Result<Box<Pooled<DetachedStream>>> {
         expires,
         idle_share,
         generation,
-        welcome,
     }))
 }
 
@@ -418,7 +433,6 @@ fn attach(pooled: Box<Pooled<DetachedStream>>) -> std::io::Result<Box<Pooled>> {
         expires,
         idle_share,
         generation,
-        welcome,
     } = *pooled;
     Ok(Box::new(Pooled {
         server: server.attach()?,
@@ -426,7 +440,6 @@ fn attach(pooled: Box<Pooled<DetachedStream>>) -> std::io::Result<Box<Pooled>> {
         expires,
         idle_share,
         generation,
-        welcome,
     }))
 }
 

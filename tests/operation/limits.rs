@@ -12,7 +12,10 @@ fn try_login(rig: &Rig, user: &str) -> Result<Wire, crate::support::Message> {
 fn refused(rig: &Rig, user: &str, limit: &str, value: usize) {
     let error = try_login(rig, user).err().expect("a refusal");
     assert_eq!(error.sqlstate(), "53300", "{error:?}");
-    assert!(error.text().contains(limit) && error.text().contains(&value.to_string()), "{error:?}");
+    assert!(
+        error.text().contains(limit) && error.text().contains(&value.to_string()),
+        "{error:?}"
+    );
     assert_ne!(error.field(b'H'), "");
 }
 
@@ -27,14 +30,19 @@ fn max_client_conn_and_the_administrator_still_gets_in() {
     assert_eq!(inside[0].one("SELECT 1"), "1");
     inside.pop().unwrap().leave();
     wait_until("the place is free", || try_login(&rig, "postgres").is_ok());
-    drop((inside, ops));
+    for client in inside.into_iter().chain([ops]) {
+        client.leave();
+    }
     rig.assert_sound();
     rig.sql("DROP ROLE ops");
 }
 
 #[test]
 fn limits_of_a_database_and_of_a_user() {
-    for (key, shared) in [("max_db_client_connections", true), ("max_user_client_connections", false)] {
+    for (key, shared) in [
+        ("max_db_client_connections", true),
+        ("max_user_client_connections", false),
+    ] {
         let rig = Rig::with(|b| b.set(&format!("{key} = 2")));
         let inside: Vec<Wire> = (0..2).map(|_| rig.login()).collect();
         refused(&rig, "postgres", key, 2);
@@ -43,7 +51,9 @@ fn limits_of_a_database_and_of_a_user() {
         rig.sql(&format!("CREATE ROLE {role} LOGIN"));
         assert_eq!(try_login(&rig, &role).is_err(), shared, "{key}");
         drop(inside);
-        wait_until("the places are free", || try_login(&rig, "postgres").is_ok());
+        wait_until("the places are free", || {
+            try_login(&rig, "postgres").is_ok()
+        });
         rig.assert_sound();
         rig.sql(&format!("DROP ROLE {role}"));
     }
@@ -52,7 +62,10 @@ fn limits_of_a_database_and_of_a_user() {
 /// Logins that fail in every way there is, thousands of them: nothing is counted that is gone.
 #[test]
 fn t36_counters_are_back_at_nothing_after_thousands_of_failed_logins() {
-    let rig = Rig::with(|b| b.set("max_client_conn = 20").set("max_db_client_connections = 20"));
+    let rig = Rig::with(|b| {
+        b.set("max_client_conn = 20")
+            .set("max_db_client_connections = 20")
+    });
     let files = rig.pooler.open_files();
     let port = rig.pooler.port();
     let good = startup(&[("user", "postgres"), ("database", "no_such_database")]);

@@ -62,10 +62,17 @@ fn a17_t57_password_authentication() {
         for unknown in ["nobody", "Plain", "plain "] {
             let error = login(unknown, PLAIN).err().expect("a refusal");
             let text = format!("password authentication failed for user \"{unknown}\"");
-            assert_eq!((error.sqlstate(), error.text()), ("28P01".to_owned(), text), "{method}");
+            assert_eq!(
+                (error.sqlstate(), error.text()),
+                ("28P01".to_owned(), text),
+                "{method}"
+            );
             let known = login("plain", "wrong").err().expect("a refusal");
             let same = |kind| known.field(kind) == error.field(kind);
-            assert!(same(b'S') && same(b'D') && same(b'H'), "{known:?} {error:?}");
+            assert!(
+                same(b'S') && same(b'D') && same(b'H'),
+                "{known:?} {error:?}"
+            );
         }
         let log = rig.pooler.log();
         assert!(!log.contains(PLAIN), "t63: {log}");
@@ -75,7 +82,9 @@ fn a17_t57_password_authentication() {
 /// Ends the pooler's idle servers, and waits until they are gone: a query that is sent just then would meet one.
 fn end_servers(postgres: &Postgres) {
     let of_bob = "FROM pg_stat_activity WHERE usename = 'bob'";
-    postgres.psql(&format!("SELECT pg_terminate_backend(pid) {of_bob}")).expect("SQL");
+    postgres
+        .psql(&format!("SELECT pg_terminate_backend(pid) {of_bob}"))
+        .expect("SQL");
     wait_until("they are gone", || {
         let left = postgres.psql(&format!("SELECT count(*) {of_bob}"));
         left.is_ok_and(|n| n.trim() == "0")
@@ -85,9 +94,14 @@ fn end_servers(postgres: &Postgres) {
 /// The same verifier on both sides and no plain password anywhere: the client's proof opens the server.
 #[test]
 fn scram_passes_through_to_the_server() {
-    let postgres = Postgres::builder().auth("scram-sha-256").start().expect("PostgreSQL");
+    let postgres = Postgres::builder()
+        .auth("scram-sha-256")
+        .start()
+        .expect("PostgreSQL");
     let verifier = scram();
-    postgres.psql(&format!("CREATE ROLE bob LOGIN PASSWORD '{verifier}'")).expect("a role");
+    postgres
+        .psql(&format!("CREATE ROLE bob LOGIN PASSWORD '{verifier}'"))
+        .expect("a role");
     let pooler = Pooler::before(&postgres)
         .auth("type = \"scram-sha-256\"")
         .section(&format!("[users.bob]\npassword = \"{verifier}\""))
@@ -99,7 +113,9 @@ fn scram_passes_through_to_the_server() {
     assert_eq!(client.one("SELECT 1"), "1", "another server");
     let config = std::fs::read_to_string(pooler.dir().join("pooler.toml")).unwrap();
     assert!(!config.contains(PLAIN) && !pooler.log().contains(PLAIN));
-    let error = try_login(pooler.port(), "bob", "postgres", "wrong").err().expect("a refusal");
+    let error = try_login(pooler.port(), "bob", "postgres", "wrong")
+        .err()
+        .expect("a refusal");
     assert_eq!(error.sqlstate(), "28P01");
 }
 
@@ -117,8 +133,12 @@ fn the_pooler_logs_in_as_the_server_asks() {
         ("scram-sha-256", PLAIN, "another", false),
     ] {
         let postgres = Postgres::builder().auth(asks).start().expect("PostgreSQL");
-        postgres.psql(&format!("CREATE ROLE bob LOGIN PASSWORD '{stored}'")).expect("a role");
-        let pooler = Pooler::before(&postgres).section(&format!("[users.bob]\npassword = \"{kept}\"")).start();
+        postgres
+            .psql(&format!("CREATE ROLE bob LOGIN PASSWORD '{stored}'"))
+            .expect("a role");
+        let pooler = Pooler::before(&postgres)
+            .section(&format!("[users.bob]\npassword = \"{kept}\""))
+            .start();
         match try_login(pooler.port(), "bob", "postgres", "") {
             Ok(mut client) => {
                 assert!(works, "{asks} {kept}");
@@ -136,8 +156,13 @@ fn the_pooler_logs_in_as_the_server_asks() {
 /// The server's password is changed: sessions stay, new servers need the new one, a reload brings it.
 #[test]
 fn server_password_rotated() {
-    let postgres = Postgres::builder().auth("scram-sha-256").start().expect("PostgreSQL");
-    postgres.psql("CREATE ROLE bob LOGIN PASSWORD 'old'").expect("a role");
+    let postgres = Postgres::builder()
+        .auth("scram-sha-256")
+        .start()
+        .expect("PostgreSQL");
+    postgres
+        .psql("CREATE ROLE bob LOGIN PASSWORD 'old'")
+        .expect("a role");
     let users = |password: &str| format!("[users.bob]\npassword = \"{password}\"");
     let base = Pooler::before(&postgres);
     let pooler = base.clone().section(&users("old")).start();
@@ -146,23 +171,38 @@ fn server_password_rotated() {
     postgres.psql("ALTER ROLE bob PASSWORD 'new'").expect("SQL");
     assert_eq!(client.one("SELECT 1"), "1", "open connections stay");
     end_servers(&postgres);
-    let error = client.try_rows("SELECT 1").err().expect("the old password is refused");
+    let error = client
+        .try_rows("SELECT 1")
+        .expect_err("the old password is refused");
     assert_eq!(error.sqlstate(), "28P01");
     pooler.reload_text(&base.section(&users("new")).toml(pooler.port()));
     wait_until("the new one works", || client.try_rows("SELECT 1").is_ok());
-    assert_eq!(client.one("SELECT current_user"), "bob", "in the same session");
+    assert_eq!(
+        client.one("SELECT current_user"),
+        "bob",
+        "in the same session"
+    );
 }
 
 /// A password that was wrong from the start and is mended by a reload.
 #[test]
 fn a_wrong_server_password_is_mended_by_a_reload() {
-    let postgres = Postgres::builder().auth("scram-sha-256").start().expect("PostgreSQL");
-    postgres.psql("CREATE ROLE bob LOGIN PASSWORD 'right'").expect("a role");
+    let postgres = Postgres::builder()
+        .auth("scram-sha-256")
+        .start()
+        .expect("PostgreSQL");
+    postgres
+        .psql("CREATE ROLE bob LOGIN PASSWORD 'right'")
+        .expect("a role");
     let users = |password: &str| format!("[users.bob]\npassword = \"{password}\"");
     let base = Pooler::before(&postgres);
     let pooler = base.clone().section(&users("wrong")).start();
-    let error = try_login(pooler.port(), "bob", "postgres", "").err().expect("a refusal");
+    let error = try_login(pooler.port(), "bob", "postgres", "")
+        .err()
+        .expect("a refusal");
     assert_eq!(error.sqlstate(), "28P01");
     pooler.reload_text(&base.section(&users("right")).toml(pooler.port()));
-    wait_until("the right one is used", || try_login(pooler.port(), "bob", "postgres", "").is_ok());
+    wait_until("the right one is used", || {
+        try_login(pooler.port(), "bob", "postgres", "").is_ok()
+    });
 }

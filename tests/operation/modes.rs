@@ -31,7 +31,10 @@ fn b26_session_pooling_keeps_the_server_and_cleans_it_for_the_next() {
         ("SELECT to_regclass('pg_temp.mine') IS NULL", "t"),
         ("SELECT count(*) FROM pg_prepared_statements", "0"),
         ("SELECT count(*) FROM pg_listening_channels()", "0"),
-        ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", "0"),
+        (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+            "0",
+        ),
         ("SELECT count(*) FROM pg_cursors", "0"),
     ] {
         assert_eq!(second.one(what), expected, "{what}");
@@ -65,7 +68,10 @@ fn statement_pooling_refuses_transaction_blocks_and_pools_the_rest() {
     a.send(&[query("BEGIN")]);
     let got = a.recv_to_end();
     let error = got.iter().find(|m| m.tag == b'E').expect("an error");
-    assert!(error.text().contains("transaction") && !error.field(b'H').is_empty(), "{error:?}");
+    assert!(
+        error.text().contains("transaction") && !error.field(b'H').is_empty(),
+        "{error:?}"
+    );
     assert_eq!(b.one("SELECT 2"), "2");
     rig.assert_sound();
 }
@@ -73,7 +79,10 @@ fn statement_pooling_refuses_transaction_blocks_and_pools_the_rest() {
 fn psql(host: &str, port: u16, connection: &str, sql: &str) -> String {
     let mut psql = Command::new(find_program("psql").expect("psql"));
     let target = format!("host={host} port={port} user=postgres {connection}");
-    let out = psql.args(["-X", "-At", &target, "-c", sql]).output().expect("psql");
+    let out = psql
+        .args(["-X", "-At", &target, "-c", sql])
+        .output()
+        .expect("psql");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(out.status.success(), "{}", text(&out.stderr));
     text(&out.stdout)
@@ -84,24 +93,47 @@ fn replication_connections_have_a_server_of_their_own() {
     let postgres = Postgres::builder().start().expect("PostgreSQL");
     let pooler = Pooler::before(&postgres).set("pool_size = 1").start();
     let port = pooler.port();
-    for kind in ["replication=database dbname=postgres", "replication=true dbname=postgres"] {
+    for kind in [
+        "replication=database dbname=postgres",
+        "replication=true dbname=postgres",
+    ] {
         let system = psql("127.0.0.1", port, kind, "IDENTIFY_SYSTEM");
         assert!(system.contains('|') && system.contains('/'), "{system}");
     }
     let target = make_dir("basebackup").expect("a directory");
-    let Some(program) = find_program("pg_basebackup") else { return };
+    let Some(program) = find_program("pg_basebackup") else {
+        return;
+    };
     let mut holder = pooler.login("postgres", "postgres");
     holder.rows("BEGIN");
     let out = Command::new(program)
-        .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream", "-c", "fast", "-p", &port.to_string(), "-D"])
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "postgres",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "-p",
+            &port.to_string(),
+            "-D",
+        ])
         .arg(target.join("copy"))
         .output()
         .expect("pg_basebackup");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     assert!(target.join("copy/PG_VERSION").exists());
     holder.rows("COMMIT");
     let mut watch = crate::support::Wire::login(postgres.port(), "postgres", "postgres");
-    wait_until("no walsender is left", || watch.one("SELECT count(*) FROM pg_stat_replication") == "0");
+    wait_until("no walsender is left", || {
+        watch.one("SELECT count(*) FROM pg_stat_replication") == "0"
+    });
     pooler.assert_serves("postgres", "postgres");
 }
 
@@ -110,7 +142,11 @@ fn replication_connections_have_a_server_of_their_own() {
 fn sigterm_ends_replication_connections() {
     let postgres = Postgres::builder().start().expect("PostgreSQL");
     let pooler = Pooler::before(&postgres).start();
-    let parameters = [("user", "postgres"), ("database", "postgres"), ("replication", "database")];
+    let parameters = [
+        ("user", "postgres"),
+        ("database", "postgres"),
+        ("replication", "database"),
+    ];
     let mut stream = crate::support::Wire::login_with(pooler.port(), &parameters, "");
     stream.send(&[query("IDENTIFY_SYSTEM")]);
     stream.recv_to_ready();
@@ -130,7 +166,10 @@ fn unix_sockets_on_both_sides() {
     let socket = dir.join(format!(".s.PGSQL.{}", pooler.port()));
     assert!(socket.exists());
     let dir = dir.to_str().expect("a plain name");
-    assert_eq!(psql(dir, pooler.port(), "dbname=postgres", "SELECT 42").trim(), "42");
+    assert_eq!(
+        psql(dir, pooler.port(), "dbname=postgres", "SELECT 42").trim(),
+        "42"
+    );
     pooler.signal("TERM");
     assert!(pooler.wait_exit().success());
     assert!(!socket.exists(), "the file goes with the pooler");

@@ -53,7 +53,10 @@ fn t40_a_cold_pool_is_full_in_the_time_of_five_logins() {
     }
     wait_until("20 connections", || server.connections() >= 20);
     let full = began.elapsed();
-    assert!(full < Duration::from_millis(1200), "{full:?}: 20 logins one by one take 2 s");
+    assert!(
+        full < Duration::from_millis(1200),
+        "{full:?}: 20 logins one by one take 2 s"
+    );
     for client in &mut clients {
         client.expect("T D(1) C(SELECT 1) Z(I)");
     }
@@ -94,8 +97,13 @@ fn min_pool_size_is_kept_and_idle_servers_beyond_it_are_closed() {
     wait_until("down to the minimum", || servers(&mut watch) == 2);
     drop(clients);
     // It is kept without clients, and after a loss.
-    watch.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
-    wait_until("the minimum is open again", || servers(&mut watch) == 2);
+    let last = "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let lost = watch.one(last);
+    watch.rows(&format!("SELECT pg_terminate_backend({lost})"));
+    wait_until("another is opened in its place", || {
+        let gone = format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {lost})");
+        watch.one(&gone) == "t" && servers(&mut watch) == 2
+    });
     rig.assert_sound();
 }
 
@@ -106,7 +114,11 @@ fn t42_server_lifetime_replaces_servers_between_transactions() {
     let first = client.one("SELECT pg_backend_pid()");
     client.rows("BEGIN");
     std::thread::sleep(Duration::from_millis(1200));
-    assert_eq!(client.one("SELECT pg_backend_pid()"), first, "not within a transaction");
+    assert_eq!(
+        client.one("SELECT pg_backend_pid()"),
+        first,
+        "not within a transaction"
+    );
     client.rows("COMMIT");
     assert_ne!(client.one("SELECT pg_backend_pid()"), first);
     rig.assert_sound();
@@ -127,7 +139,10 @@ fn the_reserve_is_used_when_somebody_has_waited_long() {
     let began = Instant::now();
     second.rows("BEGIN");
     let waited = began.elapsed();
-    assert!(waited >= Duration::from_millis(600) && waited < Duration::from_secs(4), "{waited:?}");
+    assert!(
+        waited >= Duration::from_millis(600) && waited < Duration::from_secs(4),
+        "{waited:?}"
+    );
     let mut third = rig.login();
     third.send(&[query("SELECT 3")]);
     third.expect_silence(Duration::from_secs(1));
@@ -142,10 +157,16 @@ fn the_reserve_is_used_when_somebody_has_waited_long() {
 fn shared_limit(change: impl FnOnce(Builder) -> Builder, who: &[(&str, &str)]) {
     let postgres = Postgres::builder().start().expect("PostgreSQL");
     for role in ["u0", "u1", "u2"] {
-        postgres.psql(&format!("CREATE ROLE {role} LOGIN SUPERUSER")).expect("a role");
-        postgres.psql(&format!("CREATE DATABASE d{}", &role[1..])).expect("a database");
+        postgres
+            .psql(&format!("CREATE ROLE {role} LOGIN SUPERUSER"))
+            .expect("a role");
+        postgres
+            .psql(&format!("CREATE DATABASE d{}", &role[1..]))
+            .expect("a database");
     }
-    let builder = Pooler::before(&postgres).set("pool_size = 4").set("workers = 3");
+    let builder = Pooler::before(&postgres)
+        .set("pool_size = 4")
+        .set("workers = 3");
     let pooler = change(builder).start();
     let mut watch = Wire::login(postgres.port(), "postgres", "postgres");
     let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename LIKE 'u_'";
@@ -163,11 +184,16 @@ fn shared_limit(change: impl FnOnce(Builder) -> Builder, who: &[(&str, &str)]) {
                 client.expect("T D C(SELECT 1) Z(I)");
             }
             let took = began.elapsed();
-            assert!(took < Duration::from_secs(4), "round {round}: {user}/{database} waited {took:?}");
+            assert!(
+                took < Duration::from_secs(4),
+                "round {round}: {user}/{database} waited {took:?}"
+            );
         }
     }
     // All of them at once.
-    let mut clients: Vec<Wire> = (0..18).map(|n| pooler.login(who[n % who.len()].0, who[n % who.len()].1)).collect();
+    let mut clients: Vec<Wire> = (0..18)
+        .map(|n| pooler.login(who[n % who.len()].0, who[n % who.len()].1))
+        .collect();
     for client in &mut clients {
         client.send(&[query("SELECT pg_sleep(0.1)")]);
     }
@@ -183,24 +209,36 @@ fn shared_limit(change: impl FnOnce(Builder) -> Builder, who: &[(&str, &str)]) {
         }
         all.join().is_ok()
     });
-    assert!(done && most <= 5, "{most} server connections under a limit of 5");
+    assert!(
+        done && most <= 5,
+        "{most} server connections under a limit of 5"
+    );
     assert!(most >= 4, "{most}: the limit is used");
     assert!(!pooler.log().contains("panicked"), "{}", pooler.log());
 }
 
 #[test]
 fn t39_max_db_connections_is_never_passed() {
-    shared_limit(|b| b.set("max_db_connections = 5"), &[("u0", "d0"), ("u1", "d0"), ("u2", "d0")]);
+    shared_limit(
+        |b| b.set("max_db_connections = 5"),
+        &[("u0", "d0"), ("u1", "d0"), ("u2", "d0")],
+    );
 }
 
 #[test]
 fn t39_max_user_connections_is_never_passed() {
-    shared_limit(|b| b.set("max_user_connections = 5"), &[("u0", "d0"), ("u0", "d1"), ("u0", "d2")]);
+    shared_limit(
+        |b| b.set("max_user_connections = 5"),
+        &[("u0", "d0"), ("u0", "d1"), ("u0", "d2")],
+    );
 }
 
 #[test]
 fn t39_max_server_connections_is_never_passed() {
-    shared_limit(|b| b.cluster("max_server_connections = 5"), &[("u0", "d0"), ("u1", "d1"), ("u2", "d2")]);
+    shared_limit(
+        |b| b.cluster("max_server_connections = 5"),
+        &[("u0", "d0"), ("u1", "d1"), ("u2", "d2")],
+    );
 }
 
 /// A limit that a reload sets counts what is open already.
@@ -211,8 +249,11 @@ fn a_limit_that_a_reload_sets_holds_for_servers_that_are_open() {
     let mut clients: Vec<Wire> = (0..6).map(|_| rig.login()).collect();
     all_at_once(&mut clients, "SELECT pg_sleep(0.3)");
     assert_eq!(servers(&mut watch), 6);
-    rig.pooler.reload(|b| b.set("max_db_connections = 6").set("pool_size = 12"));
-    wait_until("the reload", || rig.pooler.log().contains("configuration reloaded"));
+    rig.pooler
+        .reload(|b| b.set("max_db_connections = 6").set("pool_size = 12"));
+    wait_until("the reload", || {
+        rig.pooler.log().contains("configuration reloaded")
+    });
     clients.extend((0..6).map(|_| rig.login()));
     for client in &mut clients {
         client.send(&[query("SELECT pg_sleep(0.2)")]);
@@ -259,6 +300,10 @@ fn t41_waiting_long_is_no_sign_of_a_dead_server() {
     }
     assert_eq!(holder.one("SELECT pg_backend_pid()"), pid);
     holder.rows("COMMIT");
-    assert_eq!(waiting[0].one("SELECT pg_backend_pid()"), pid, "the same server, at once");
+    assert_eq!(
+        waiting[0].one("SELECT pg_backend_pid()"),
+        pid,
+        "the same server, at once"
+    );
     rig.assert_sound();
 }

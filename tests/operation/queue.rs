@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Rig, ScriptedServer, ServerWire, Wire, bind, execute, parse, query, sync, wait_until};
+use crate::support::{
+    Rig, ScriptedServer, ServerWire, Wire, bind, execute, parse, query, sync, wait_until,
+};
 
 /// A client that holds the only server of a pool of one.
 fn hold(rig: &Rig) -> Wire {
@@ -35,7 +37,8 @@ fn t38_the_queue_is_first_in_first_out_over_all_workers() {
     for client in waiting.iter_mut().chain(&mut newcomers) {
         client.expect("C(INSERT 0 1) Z(I)");
     }
-    let order = rig.sql("SELECT string_agg(who::text, ' ' ORDER BY place) FROM line WHERE who <> 99");
+    let order =
+        rig.sql("SELECT string_agg(who::text, ' ' ORDER BY place) FROM line WHERE who <> 99");
     let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
     assert_eq!(order, expected.join(" "));
     rig.assert_sound();
@@ -43,20 +46,38 @@ fn t38_the_queue_is_first_in_first_out_over_all_workers() {
 
 #[test]
 fn query_wait_timeout_says_how_the_queue_is_and_the_session_goes_on() {
-    let rig = Rig::with(|b| b.set("pool_size = 1").set("query_wait_timeout = \"500ms\"").set("query_wait_notify = \"0\""));
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 1")
+            .set("query_wait_timeout = \"500ms\"")
+            .set("query_wait_notify = \"0\"")
+    });
     let mut holder = hold(&rig);
     let mut client = rig.login();
     let began = Instant::now();
     client.send(&[query("SELECT 1")]);
     let got = client.expect("E(53400) Z(I)");
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(3), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(500) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
     let (text, detail) = (got[0].text(), got[0].field(b'D'));
-    assert!(text.contains("query_wait_timeout") && text.contains(&rig.database), "{text}");
-    assert!(detail.contains("1 of 1") && detail.contains("number 1 of 1"), "{detail}");
+    assert!(
+        text.contains("query_wait_timeout") && text.contains(&rig.database),
+        "{text}"
+    );
+    assert!(
+        detail.contains("1 of 1") && detail.contains("number 1 of 1"),
+        "{detail}"
+    );
     assert_ne!(got[0].field(b'H'), "");
     // In an extended batch the error comes once, and ReadyForQuery at the Sync (trap 10).
-    client.send(&[parse("", "SELECT 1"), bind("", "", &[]), execute(""), sync()]);
+    client.send(&[
+        parse("", "SELECT 1"),
+        bind("", "", &[]),
+        execute(""),
+        sync(),
+    ]);
     client.expect("E(53400) Z(I)");
     holder.rows("COMMIT");
     assert_eq!(client.one("SELECT 1"), "1");
@@ -133,7 +154,11 @@ fn t16_a_cancel_of_a_waiter_is_answered_at_once() {
 /// A cancel goes its own way: it needs no place in the pool and waits for none.
 #[test]
 fn t14_b01_a_cancel_works_while_the_pool_is_exhausted() {
-    let rig = Rig::with(|b| b.set("pool_size = 1").set("max_client_conn = 3"));
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 1")
+            .set("max_client_conn = 3")
+            .set("admin_users = [\"postgres\"]")
+    });
     let mut busy = rig.login();
     busy.send(&[query("SELECT pg_sleep(60)")]);
     rig.wait_sql("EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT pg_sleep(60)')");
@@ -148,7 +173,10 @@ fn t14_b01_a_cancel_works_while_the_pool_is_exhausted() {
     for client in &mut waiting {
         client.expect("T D(1) C(SELECT 1) Z(I)");
     }
-    drop(waiting);
+    for client in waiting {
+        client.leave();
+    }
+    busy.leave();
     rig.assert_sound();
 }
 
@@ -201,7 +229,11 @@ fn t13_a_cancel_in_flight_never_hits_the_next_owner() {
                     std::thread::sleep(Duration::from_millis(400));
                 }
                 if got.tag == b'Q' {
-                    wire.send(&ServerWire::row_reply(if got.is("Q(SELECT 'slow')") { "slow" } else { "next" }));
+                    wire.send(&ServerWire::row_reply(if got.is("Q(SELECT 'slow')") {
+                        "slow"
+                    } else {
+                        "next"
+                    }));
                 }
             }
         }
@@ -209,7 +241,10 @@ fn t13_a_cancel_in_flight_never_hits_the_next_owner() {
         crate::support::Opening::Cancel(..) => wire.stall(Duration::from_secs(1)),
         crate::support::Opening::Closed => {}
     });
-    let pooler = crate::support::Pooler::builder().host(server.port()).set("pool_size = 1").start();
+    let pooler = crate::support::Pooler::builder()
+        .host(server.port())
+        .set("pool_size = 1")
+        .start();
     let mut first = pooler.login("a", "a");
     first.send(&[query("SELECT 'slow'")]);
     server.wait_received("Q(SELECT 'slow')");
@@ -224,9 +259,18 @@ fn t13_a_cancel_in_flight_never_hits_the_next_owner() {
         began.elapsed()
     });
     let log = server.received();
-    let landed = log.iter().position(|l| l.contains("cancel")).expect("a cancel");
-    let asked = log.iter().position(|l| l.contains("Q(SELECT 'next')")).expect("a query");
+    let landed = log
+        .iter()
+        .position(|l| l.contains("cancel"))
+        .expect("a cancel");
+    let asked = log
+        .iter()
+        .position(|l| l.contains("Q(SELECT 'next')"))
+        .expect("a query");
     let same_server = log[asked].starts_with("0 ");
-    assert!(landed < asked && (!same_server || canceller > Duration::from_millis(600)), "{log:?} {canceller:?}");
+    assert!(
+        landed < asked && (!same_server || canceller > Duration::from_millis(600)),
+        "{log:?} {canceller:?}"
+    );
     first.expect("T D(slow) C(SELECT 1) Z(I)");
 }

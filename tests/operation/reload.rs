@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::support::{Message, Rig, Wire, query, wait_until};
 
 fn reloaded(rig: &Rig, times: usize) {
-    wait_until("the reload", || rig.pooler.log().matches("configuration reloaded").count() >= times);
+    wait_until("the reload", || {
+        rig.pooler.log().matches("configuration reloaded").count() >= times
+    });
 }
 
 #[test]
@@ -15,18 +17,32 @@ fn t74_a_bad_file_changes_nothing_and_is_named_with_its_line() {
     busy.rows("BEGIN");
     let good = std::fs::read_to_string(rig.pooler.dir().join("pooler.toml")).unwrap();
     for (number, (bad, says)) in [
-        (good.replace("pool_size = 1", "pool_size = 2\npool_sise = 1"), "pool_sise"),
-        (good.replace("pool_size = 1", "pool_size = \"many\""), "pool_size"),
-        (good.replace("[clusters.main]", "[clusters.main"), "pooler.toml"),
+        (
+            good.replace("pool_size = 1", "pool_size = 2\npool_sise = 1"),
+            "pool_sise",
+        ),
+        (
+            good.replace("pool_size = 1", "pool_size = \"many\""),
+            "pool_size",
+        ),
+        (
+            good.replace("[clusters.main]", "[clusters.main"),
+            "pooler.toml",
+        ),
     ]
     .into_iter()
     .enumerate()
     {
         rig.pooler.reload_text(&bad);
-        wait_until("the reload fails", || rig.pooler.log().matches("reload failed").count() > number);
+        wait_until("the reload fails", || {
+            rig.pooler.log().matches("reload failed").count() > number
+        });
         let log = rig.pooler.log();
         let message = log.rsplit_once("reload failed").unwrap().1;
-        assert!(message.contains(says) && message.contains("pooler.toml:"), "{message}");
+        assert!(
+            message.contains(says) && message.contains("pooler.toml:"),
+            "{message}"
+        );
     }
     let mut second = rig.login();
     second.send(&[query("SELECT 1")]);
@@ -61,7 +77,10 @@ fn t74_an_unchanged_pool_keeps_its_servers() {
     let mut rig = Rig::new();
     let mut client = rig.login();
     let pid = client.one("SELECT pg_backend_pid()");
-    rig.pooler.reload(|b| b.set("query_wait_timeout = \"77s\"").set("server_connect_parallel = 7"));
+    rig.pooler.reload(|b| {
+        b.set("query_wait_timeout = \"77s\"")
+            .set("server_connect_parallel = 7")
+    });
     reloaded(&rig, 1);
     assert_eq!(client.one("SELECT pg_backend_pid()"), pid);
     rig.assert_sound();
@@ -92,7 +111,8 @@ fn a_removed_database_is_drained() {
     let mut busy = rig.login();
     busy.rows("BEGIN");
     let text = std::fs::read_to_string(rig.pooler.dir().join("pooler.toml")).unwrap();
-    rig.pooler.reload_text(&text.replace("[databases.\"*\"]", "[databases.other]"));
+    rig.pooler
+        .reload_text(&text.replace("[databases.\"*\"]", "[databases.other]"));
     reloaded(&rig, 1);
     idle.expect("E(57P01) .");
     assert_eq!(busy.one("SELECT 1"), "1");
@@ -116,11 +136,13 @@ fn a_removed_database_is_drained() {
 #[test]
 fn what_needs_a_restart_is_named() {
     let mut rig = Rig::with(|b| b.set("max_client_conn = 50"));
-    rig.pooler.reload(|b| b.set("workers = 1").set("max_client_conn = 1"));
+    rig.pooler
+        .reload(|b| b.set("workers = 1").set("max_client_conn = 1"));
     reloaded(&rig, 1);
     wait_until("it is named", || {
         let log = rig.pooler.log();
-        log.lines().any(|l| l.contains("restart") && l.contains("workers"))
+        log.lines()
+            .any(|l| l.contains("restart") && l.contains("workers"))
     });
     let _inside = rig.login();
     let who = [("user", "postgres"), ("database", &*rig.database)];

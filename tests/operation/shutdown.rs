@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crate::support::{Rig, Wire, query, wait_until};
 
 fn drained(rig: &Rig) {
-    wait_until("the signal is heard", || rig.pooler.log().contains("received a signal"));
+    wait_until("the signal is heard", || {
+        rig.pooler.log().contains("received a signal")
+    });
 }
 
 #[test]
@@ -65,7 +67,10 @@ fn sigint_under_load_ends_the_process() {
             let mut client = rig.login();
             scope.spawn(move || {
                 loop {
-                    if client.try_send_bytes(&query("SELECT pg_sleep(0.01)")).is_err() {
+                    if client
+                        .try_send_bytes(&query("SELECT pg_sleep(0.01)"))
+                        .is_err()
+                    {
                         return;
                     }
                     loop {
@@ -94,7 +99,12 @@ fn sigint_under_load_ends_the_process() {
 
 #[test]
 fn sigquit_and_a_second_signal_end_at_once() {
-    for signals in [&["QUIT"][..], &["TERM", "TERM"], &["INT", "TERM"], &["TERM", "INT"]] {
+    for signals in [
+        &["QUIT"][..],
+        &["TERM", "TERM"],
+        &["INT", "TERM"],
+        &["TERM", "INT"],
+    ] {
         let rig = Rig::new();
         rig.sql("CREATE TABLE t (i int)");
         let mut busy = rig.login();
@@ -110,7 +120,11 @@ fn sigquit_and_a_second_signal_end_at_once() {
         }
         for client in [&mut busy, &mut running] {
             let got = client.recv_to_end();
-            assert_eq!(got.last().expect("an error").sqlstate(), "57P01", "{signals:?} {got:?}");
+            assert_eq!(
+                got.last().expect("an error").sqlstate(),
+                "57P01",
+                "{signals:?} {got:?}"
+            );
         }
         assert_eq!(rig.pooler.wait_exit().code(), Some(0), "{signals:?}");
         assert!(began.elapsed() < Duration::from_secs(5), "{signals:?}");
@@ -128,7 +142,10 @@ fn shutdown_timeout_bounds_the_wait() {
     rig.pooler.signal("TERM");
     busy.expect("E(57P01) .");
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(900) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
     assert_eq!(rig.pooler.wait_exit().code(), Some(0));
     assert!(rig.pooler.log().contains("shutdown_timeout"));
 }

@@ -40,16 +40,32 @@ fn fails(text: &str, code: i32, says: &[&str]) {
 fn a_port_in_use() {
     let rig = Rig::new();
     let port = rig.pooler.port();
-    fails(&Pooler::builder().host(1).toml(port), 1, &["cannot listen", &port.to_string(), "another process"]);
+    fails(
+        &Pooler::builder().host(1).toml(port),
+        1,
+        &["cannot listen", &port.to_string(), "another process"],
+    );
     rig.assert_sound();
 }
 
 #[test]
 fn a_wrong_configuration() {
     let good = Pooler::builder().host(1).toml(free_port().expect("a port"));
-    fails(&good.replace("workers", "workes"), 2, &["workes", "workers", "pooler.toml:"]);
-    fails(&good.replace("pool_size = 5", "pool_size = -5"), 2, &["pool_size", "pooler.toml:"]);
-    fails(&good.replace("cluster = \"main\"", "cluster = \"mian\""), 2, &["mian", "main"]);
+    fails(
+        &good.replace("workers", "workes"),
+        2,
+        &["workes", "workers", "pooler.toml:"],
+    );
+    fails(
+        &good.replace("pool_size = 5", "pool_size = -5"),
+        2,
+        &["pool_size", "pooler.toml:"],
+    );
+    fails(
+        &good.replace("cluster = \"main\"", "cluster = \"mian\""),
+        2,
+        &["mian", "main"],
+    );
     fails(&format!("{good}[auth2]\n"), 2, &["auth2"]);
 }
 
@@ -61,7 +77,9 @@ fn files_that_cannot_be_read() {
     assert_eq!(out.status.code(), Some(2), "{error}");
     assert!(error.contains("nothing.toml"), "{error}");
     let good = Pooler::builder().host(1);
-    let toml = good.auth("file = \"no-such-userlist.txt\"").toml(free_port().expect("a port"));
+    let toml = good
+        .auth("file = \"no-such-userlist.txt\"")
+        .toml(free_port().expect("a port"));
     fails(&toml, 2, &["no-such-userlist.txt"]);
     let toml = Pooler::builder()
         .host(1)
@@ -98,9 +116,15 @@ fn a_stale_unix_socket() {
     let config = dir.join("pooler.toml");
     std::fs::write(&config, text(port)).expect("a file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
-    command.arg("run").arg(&config).stdin(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("run")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
     let mut process = Leashed::start(&mut command).expect("the pooler");
-    wait_until("it listens", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+    wait_until("it listens", || {
+        std::os::unix::net::UnixStream::connect(&path).is_ok()
+    });
     process.stop().expect("its end");
     assert!(!path.exists());
 }
@@ -113,11 +137,22 @@ fn t63_stderr_closed_or_unread() {
         let dir = new_dir();
         let port = free_port().expect("a port");
         let config = dir.join("pooler.toml");
-        let text = Pooler::builder().host(server.port()).log_level("debug").toml(port);
+        let text = Pooler::builder()
+            .host(server.port())
+            .log_level("debug")
+            .toml(port);
         std::fs::write(&config, text).expect("a file");
-        let shell = format!("exec {} run {} {}", env!("CARGO_BIN_EXE_pooler"), config.display(), if closed { "2>&-" } else { "" });
+        let shell = format!(
+            "exec {} run {} {}",
+            env!("CARGO_BIN_EXE_pooler"),
+            config.display(),
+            if closed { "2>&-" } else { "" }
+        );
         let mut command = Command::new("sh");
-        command.args(["-c", &shell]).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(["-c", &shell])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("a shell");
         let mut log = child.stderr.take().expect("a pipe");
         if !closed {
@@ -135,13 +170,20 @@ fn t63_stderr_closed_or_unread() {
             }
         }
         let pid = child.id().to_string();
-        Command::new("kill").args(["-s", "TERM", &pid]).status().expect("kill");
+        Command::new("kill")
+            .args(["-s", "TERM", &pid])
+            .status()
+            .expect("kill");
         let mut status = None;
         wait_until("it ends", || {
             status = child.try_wait().expect("a state");
             status.is_some()
         });
-        assert_eq!(status.expect("just seen").code(), Some(0), "closed: {closed}");
+        assert_eq!(
+            status.expect("just seen").code(),
+            Some(0),
+            "closed: {closed}"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -32,7 +32,10 @@ fn client_idle_timeout_counts_from_the_end_of_the_last_transaction() {
 
 #[test]
 fn idle_transaction_timeout_rolls_back_and_frees_the_server() {
-    let rig = Rig::with(|b| b.set("idle_transaction_timeout = \"700ms\"").set("pool_size = 1"));
+    let rig = Rig::with(|b| {
+        b.set("idle_transaction_timeout = \"700ms\"")
+            .set("pool_size = 1")
+    });
     rig.sql("CREATE TABLE t (i int)");
     let mut client = rig.login();
     client.rows("BEGIN");
@@ -73,7 +76,12 @@ fn query_timeout_cancels_first() {
         client.send(&[query("SELECT pg_sleep(30)")]);
         client.expect("T E(57014) Z(I)");
     }
-    client.send(&[parse("", "SELECT pg_sleep(30)"), bind("", "", &[]), execute(""), sync()]);
+    client.send(&[
+        parse("", "SELECT pg_sleep(30)"),
+        bind("", "", &[]),
+        execute(""),
+        sync(),
+    ]);
     client.expect("1 2 E(57014) Z(I)");
     assert_eq!(client.one("SELECT 1"), "1");
     rig.assert_sound();
@@ -107,11 +115,25 @@ fn t47_client_login_timeout_is_absolute() {
 #[test]
 fn t46_zero_means_never_everywhere() {
     let names = [
-        "client_idle_timeout", "idle_transaction_timeout", "transaction_timeout", "query_timeout", "query_wait_timeout",
-        "query_wait_notify", "server_lifetime", "server_idle_timeout", "reserve_pool_timeout", "client_login_timeout",
-        "cancel_wait_timeout", "tcp_keepalive", "tcp_user_timeout",
+        "client_idle_timeout",
+        "idle_transaction_timeout",
+        "transaction_timeout",
+        "query_timeout",
+        "query_wait_timeout",
+        "query_wait_notify",
+        "server_lifetime",
+        "server_idle_timeout",
+        "reserve_pool_timeout",
+        "client_login_timeout",
+        "cancel_wait_timeout",
+        "tcp_keepalive",
+        "tcp_user_timeout",
     ];
-    let rig = Rig::with(|b| names.iter().fold(b.set("pool_size = 1"), |b, name| b.set(&format!("{name} = \"0\""))));
+    let rig = Rig::with(|b| {
+        names.iter().fold(b.set("pool_size = 1"), |b, name| {
+            b.set(&format!("{name} = \"0\""))
+        })
+    });
     let mut client = rig.login();
     client.rows("BEGIN");
     let pid = client.one("SELECT pg_backend_pid()");

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Builder, Message, PATIENCE, Pooler, Received, ScriptedServer, ServerWire, Wire};
+use crate::support::{
+    Builder, Message, PATIENCE, Pooler, Received, ScriptedServer, ServerWire, Wire,
+};
 
 /// The user and the database of every case.
 pub(crate) const WHO: [(&str, &str); 2] = [("user", "app"), ("database", "shop")];

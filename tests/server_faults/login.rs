@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::faulty::{Faulty, each};
-use crate::support::{ServerWire, message, lying, wait_until};
+use crate::support::{ServerWire, lying, message, wait_until};
 
 /// A name, what the server does with each connection, the SQLSTATE that the client gets.
 type Case = (&'static str, fn(ServerWire), &'static str);
@@ -71,20 +71,64 @@ fn s01_s02_s03_a_server_that_resets_closes_or_says_nothing() {
 fn s04_to_s08_and_s11_to_s15_nonsense_at_login() {
     let cases: [Case; 16] = [
         ("s04 garbage", |w| start(w, &[0xA5; 5000]), "08P01"),
-        ("s04 HTTP", |w| start(w, b"HTTP/1.1 400 Bad Request\r\n\r\n"), "08P01"),
+        (
+            "s04 HTTP",
+            |w| start(w, b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            "08P01",
+        ),
         ("s05 zeros", |w| start(w, &[0; 5000]), "08P01"),
-        ("s06 2 GB announced", |w| start(w, &lying(b'R', i32::MAX, b"")), "08P01"),
-        ("s06 a negative length", |w| start(w, &lying(b'R', -1, b"")), "08P01"),
+        (
+            "s06 2 GB announced",
+            |w| start(w, &lying(b'R', i32::MAX, b"")),
+            "08P01",
+        ),
+        (
+            "s06 a negative length",
+            |w| start(w, &lying(b'R', -1, b"")),
+            "08P01",
+        ),
         ("s07 length 0", |w| start(w, &lying(b'R', 0, b"")), "08P01"),
         ("s07 length 3", |w| start(w, &lying(b'R', 3, b"")), "08P01"),
-        ("s08 unknown method", |w| start(w, &message(b'R', &[0, 0, 0, 99])), "28P01"),
-        ("s11 short request", |w| start(w, &message(b'R', &[0, 0])), "08P01"),
-        ("s12 no SQLSTATE", |w| start_and_close(w, &message(b'E', b"SFATAL\0Mno\0\0")), "XX000"),
-        ("s13 empty error", |w| start_and_close(w, &message(b'E', b"")), "XX000"),
-        ("s13 error of one NUL", |w| start_and_close(w, &message(b'E', b"\0")), "XX000"),
-        ("s14 error without its end", |w| start_and_close(w, &message(b'E', b"SFATAL")), "XX000"),
-        ("s15 garbage after Ok", |w| start(w, &[auth_ok(), vec![b'?'; 4000]].concat()), "08P01"),
-        ("s15 a row after Ok", |w| start(w, &[auth_ok(), message(b'D', b"\0\0")].concat()), "08P01"),
+        (
+            "s08 unknown method",
+            |w| start(w, &message(b'R', &[0, 0, 0, 99])),
+            "28P01",
+        ),
+        (
+            "s11 short request",
+            |w| start(w, &message(b'R', &[0, 0])),
+            "08P01",
+        ),
+        (
+            "s12 no SQLSTATE",
+            |w| start_and_close(w, &message(b'E', b"SFATAL\0Mno\0\0")),
+            "XX000",
+        ),
+        (
+            "s13 empty error",
+            |w| start_and_close(w, &message(b'E', b"")),
+            "XX000",
+        ),
+        (
+            "s13 error of one NUL",
+            |w| start_and_close(w, &message(b'E', b"\0")),
+            "XX000",
+        ),
+        (
+            "s14 error without its end",
+            |w| start_and_close(w, &message(b'E', b"SFATAL")),
+            "XX000",
+        ),
+        (
+            "s15 garbage after Ok",
+            |w| start(w, &[auth_ok(), vec![b'?'; 4000]].concat()),
+            "08P01",
+        ),
+        (
+            "s15 a row after Ok",
+            |w| start(w, &[auth_ok(), message(b'D', b"\0\0")].concat()),
+            "08P01",
+        ),
         (
             "s15 a transaction after Ok",
             |w| start(w, &[auth_ok(), message(b'Z', b"T")].concat()),
@@ -99,23 +143,38 @@ fn s09_s10_s22_a_server_that_cannot_take_the_pooler_now() {
     let cases: [Case; 4] = [
         (
             "s09 too many connections",
-            |w| start_and_close(w, &ServerWire::error("FATAL", "53300", "sorry, too many clients already")),
+            |w| {
+                start_and_close(
+                    w,
+                    &ServerWire::error("FATAL", "53300", "sorry, too many clients already"),
+                )
+            },
             "53300",
         ),
         (
             "s10 starting up",
-            |w| start_and_close(w, &ServerWire::error("FATAL", "57P03", "the database system is starting up")),
+            |w| {
+                start_and_close(
+                    w,
+                    &ServerWire::error("FATAL", "57P03", "the database system is starting up"),
+                )
+            },
             "57P03",
         ),
         (
             "s22 fatal after Ok",
             |w| {
-                let fatal = ServerWire::error("FATAL", "57P03", "the database system is shutting down");
+                let fatal =
+                    ServerWire::error("FATAL", "57P03", "the database system is shutting down");
                 start_and_close(w, &[auth_ok(), fatal].concat());
             },
             "57P03",
         ),
-        ("s22 end after Ok", |w| start_and_close(w, &auth_ok()), "08001"),
+        (
+            "s22 end after Ok",
+            |w| start_and_close(w, &auth_ok()),
+            "08001",
+        ),
     ];
     each(&cases, refused_and_healed);
 }
@@ -125,7 +184,8 @@ fn s09_s10_s22_a_server_that_cannot_take_the_pooler_now() {
 fn s10_t43_sessions_wait_through_an_outage_and_outlive_one_that_lasts() {
     let faulty = Faulty::new(|mut wire| {
         if wire.number() > 0 {
-            let starting = ServerWire::error("FATAL", "57P03", "the database system is starting up");
+            let starting =
+                ServerWire::error("FATAL", "57P03", "the database system is starting up");
             wire.read_opening();
             wire.send(&starting);
         } else if wire.accept_login() {
@@ -151,11 +211,20 @@ fn t43_permanent_failures_fail_at_once_and_only_their_own() {
             let crate::support::Opening::Startup(parameters) = wire.read_opening() else {
                 return;
             };
-            let is = |name: &str, value: &str| parameters.iter().any(|(n, v)| n == name && v == value);
+            let is =
+                |name: &str, value: &str| parameters.iter().any(|(n, v)| n == name && v == value);
             if is("user", "wrong") {
-                wire.send(&ServerWire::error("FATAL", "28P01", "password authentication failed"));
+                wire.send(&ServerWire::error(
+                    "FATAL",
+                    "28P01",
+                    "password authentication failed",
+                ));
             } else if is("database", "missing") {
-                wire.send(&ServerWire::error("FATAL", "3D000", "database \"missing\" does not exist"));
+                wire.send(&ServerWire::error(
+                    "FATAL",
+                    "3D000",
+                    "database \"missing\" does not exist",
+                ));
             } else {
                 wire.send(&ServerWire::login_reply(7));
                 wire.answer_queries("1");
@@ -173,7 +242,10 @@ fn t43_permanent_failures_fail_at_once_and_only_their_own() {
         let refused = crate::support::Wire::try_login(faulty.pooler.port(), &who, "");
         let error = refused.err().expect("a refusal");
         assert_eq!(error.sqlstate(), sqlstate, "{error:?}");
-        assert!(began.elapsed() < Duration::from_secs(5), "waited for nothing");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "waited for nothing"
+        );
         let mut other = faulty.login();
         assert_eq!(other.one("SELECT 1"), "1", "another user and database");
         other.leave();
@@ -243,10 +315,17 @@ fn s41_a_refused_connection_is_tried_again_without_a_busy_loop() {
     let refused = crate::support::Wire::try_login(pooler.port(), &crate::faulty::WHO, "");
     let error = refused.err().expect("a refusal");
     assert_eq!(error.sqlstate(), "08001");
-    assert!(error.text().contains(&port.to_string()), "{error:?} names the host");
+    assert!(
+        error.text().contains(&port.to_string()),
+        "{error:?} names the host"
+    );
     assert_ne!(error.field(b'H'), "", "has a hint");
     if let (Some(before), Some(after)) = (before, pooler.cpu_centiseconds()) {
-        assert!(after - before < 50, "{} ms of CPU in 2 s", (after - before) * 10);
+        assert!(
+            after - before < 50,
+            "{} ms of CPU in 2 s",
+            (after - before) * 10
+        );
     }
     drop(pooler);
     faulty.assert_sound();
@@ -264,7 +343,11 @@ fn s41_waiters_are_served_when_the_server_is_back() {
     let healed = Instant::now();
     faulty.heal();
     client.finish_login("app", "").expect("a login");
-    assert!(healed.elapsed() < Duration::from_secs(2), "{:?}", healed.elapsed());
+    assert!(
+        healed.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        healed.elapsed()
+    );
     faulty.assert_sound();
 }
 

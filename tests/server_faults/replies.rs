@@ -4,7 +4,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use crate::faulty::{Faulty, each, said};
-use crate::support::{ServerWire, Wire, bind, execute, lying, message, parse, query, sync, wait_until};
+use crate::support::{
+    ServerWire, Wire, bind, execute, lying, message, parse, query, sync, wait_until,
+};
 
 /// The beginning of a result: its description and one row.
 fn beginning() -> Vec<u8> {
@@ -20,9 +22,15 @@ fn done() -> Vec<u8> {
 /// The client gets what was right, an error, and the end; never CommandComplete of a result that had none.
 fn ends_with_an_error(client: &mut Wire, name: &str, complete: bool) {
     let got = client.recv_to_end();
-    let error = got.last().unwrap_or_else(|| panic!("{name}: closed without an error"));
+    let error = got
+        .last()
+        .unwrap_or_else(|| panic!("{name}: closed without an error"));
     assert_eq!(error.sqlstate(), "08006", "{name}: {got:?}");
-    assert_eq!(got.iter().any(|m| m.tag == b'C'), complete, "{name}: {got:?}");
+    assert_eq!(
+        got.iter().any(|m| m.tag == b'C'),
+        complete,
+        "{name}: {got:?}"
+    );
     assert!(!got.iter().any(|m| m.tag == b'Z'), "{name}: {got:?}");
 }
 
@@ -31,18 +39,30 @@ fn s26_to_s29_a_result_that_breaks_the_protocol() {
     type Case = (&'static str, bool, fn() -> Vec<u8>);
     let cases: [Case; 13] = [
         ("s26 unknown type", false, || message(b'?', b"what")),
-        ("s26 a frontend's type", false, || message(b'Q', b"SELECT 1\0")),
+        ("s26 a frontend's type", false, || {
+            message(b'Q', b"SELECT 1\0")
+        }),
         ("s26 a second login", false, || message(b'R', &[0; 4])),
         ("s26 a new cancel key", false, || message(b'K', &[0; 8])),
         ("s27 length 0", false, || lying(b'D', 0, b"")),
         ("s27 length 3", false, || lying(b'D', 3, b"")),
         ("s27 a negative length", false, || lying(b'C', -5, b"")),
-        ("s27 2 GB in CommandComplete", false, || lying(b'C', i32::MAX, b"SELECT")),
-        ("s28 unknown status", true, || [done(), message(b'Z', b"X")].concat()),
-        ("s29 status missing", true, || [done(), message(b'Z', b"")].concat()),
-        ("s29 status too long", true, || [done(), message(b'Z', b"II")].concat()),
+        ("s27 2 GB in CommandComplete", false, || {
+            lying(b'C', i32::MAX, b"SELECT")
+        }),
+        ("s28 unknown status", true, || {
+            [done(), message(b'Z', b"X")].concat()
+        }),
+        ("s29 status missing", true, || {
+            [done(), message(b'Z', b"")].concat()
+        }),
+        ("s29 status too long", true, || {
+            [done(), message(b'Z', b"II")].concat()
+        }),
         ("s29 ready for nobody", true, || [done(), done()].concat()),
-        ("s29 a batch's reply to a query", false, || message(b'2', b"")),
+        ("s29 a batch's reply to a query", false, || {
+            message(b'2', b"")
+        }),
     ];
     each(&cases, |(name, complete, rest)| {
         let rest = *rest;
@@ -105,10 +125,14 @@ fn s32_ten_megabytes_of_notices_are_passed_on() {
 fn s33_s34_rows_that_nobody_asked_for_reach_nobody() {
     type Case = (&'static str, u64, fn() -> Vec<u8>);
     let cases: [Case; 6] = [
-        ("s33 in the same segment", 0, || ServerWire::row_reply("foreign")),
+        ("s33 in the same segment", 0, || {
+            ServerWire::row_reply("foreign")
+        }),
         ("s33 half of it", 0, beginning),
         ("s33 one byte", 0, || vec![b'T']),
-        ("s34 a little later", 20, || ServerWire::row_reply("foreign")),
+        ("s34 a little later", 20, || {
+            ServerWire::row_reply("foreign")
+        }),
         ("s34 while idle", 300, || ServerWire::row_reply("foreign")),
         ("s34 ready once more", 300, || message(b'Z', b"I")),
     ];
@@ -147,7 +171,11 @@ fn s35_a_fatal_error_on_an_idle_server_is_nobodys() {
         wire.accept_login();
         wire.recv_until(b'Q');
         wire.send(&ServerWire::row_reply("1"));
-        wire.send(&ServerWire::error("FATAL", "57P01", "terminating connection"));
+        wire.send(&ServerWire::error(
+            "FATAL",
+            "57P01",
+            "terminating connection",
+        ));
     });
     let mut client = faulty.login();
     client.send(&[query("SELECT 1")]);
@@ -171,7 +199,9 @@ fn s36_s37_s38_a_connection_that_breaks_in_a_result() {
             w.reset();
         }),
         ("s37 end in a row", |mut w| w.send(&beginning()[..40])),
-        ("s37 end in a header", |mut w| w.send(&[beginning(), vec![b'C', 0]].concat())),
+        ("s37 end in a header", |mut w| {
+            w.send(&[beginning(), vec![b'C', 0]].concat())
+        }),
         ("s37 end after a row", |mut w| w.send(&beginning())),
         ("s38 reset before the first byte", ServerWire::reset),
         ("s38 end before the first byte", ServerWire::close),
@@ -197,7 +227,11 @@ fn s36_s37_s38_a_connection_that_breaks_in_a_result() {
 #[test]
 fn s38_a_servers_own_goodbye_is_passed_on() {
     let faulty = Faulty::at_query(|mut wire| {
-        wire.send(&ServerWire::error("FATAL", "57P01", "terminating connection"));
+        wire.send(&ServerWire::error(
+            "FATAL",
+            "57P01",
+            "terminating connection",
+        ));
     });
     let mut client = faulty.login();
     client.send(&[query("SELECT 1")]);
@@ -246,8 +280,17 @@ fn s40_every_byte_alone_gives_the_same() {
             message(b'Z', b"I"),
         ]
         .concat(),
-        [ServerWire::error("ERROR", "22012", "division by zero"), message(b'Z', b"I")].concat(),
-        [message(b'H', &[0, 0, 0]), message(b'd', b"a\tb\n"), message(b'c', b"")].concat(),
+        [
+            ServerWire::error("ERROR", "22012", "division by zero"),
+            message(b'Z', b"I"),
+        ]
+        .concat(),
+        [
+            message(b'H', &[0, 0, 0]),
+            message(b'd', b"a\tb\n"),
+            message(b'c', b""),
+        ]
+        .concat(),
         [message(b'C', b"COPY 1\0"), message(b'Z', b"I")].concat(),
     ];
     let faulty = Faulty::new(move |mut wire| {
@@ -264,7 +307,12 @@ fn s40_every_byte_alone_gives_the_same() {
     let mut client = faulty.login();
     client.send(&[query("SELECT 1")]);
     client.expect("T D(one) C(SELECT 1) Z(I)");
-    client.send(&[parse("", "SELECT 1"), bind("", "", &[]), execute(""), sync()]);
+    client.send(&[
+        parse("", "SELECT 1"),
+        bind("", "", &[]),
+        execute(""),
+        sync(),
+    ]);
     client.expect("1 2 D(part) C(SELECT 1) N(00000) S(TimeZone=UTC) Z(I)");
     client.send(&[query("SELECT 1/0")]);
     client.expect("E(22012) Z(I)");
@@ -303,9 +351,16 @@ fn t17_a_cancel_hits_nothing_while_the_pooler_cleans_the_server() {
     client.cancel();
     assert_eq!(client.one("SELECT 1"), "1");
     wait_until("the server was cleaned", || {
-        faulty.server.received().iter().any(|l| l.contains("DISCARD ALL"))
+        faulty
+            .server
+            .received()
+            .iter()
+            .any(|l| l.contains("DISCARD ALL"))
     });
     let received = faulty.server.received();
-    assert!(!received.iter().any(|l| l.contains("cancel")), "{received:?}");
+    assert!(
+        !received.iter().any(|l| l.contains("cancel")),
+        "{received:?}"
+    );
     faulty.assert_sound();
 }

@@ -42,22 +42,38 @@ fn first(wire: ServerWire, text: &str) {
 
 #[test]
 fn s16_to_s21_t55_a_server_that_cheats_is_refused() {
-    let cases: [(&str, fn(ServerWire)); 14] = [
-        ("s16 200 kB nonce", |w| first(w, &format!("r={{n}}{},s=AAAA,i=4096", "x".repeat(200_000)))),
-        ("s16 60 kB nonce", |w| first(w, &format!("r={{n}}{},s=AAAA,i=4096", "x".repeat(60_000)))),
+    type Case = (&'static str, fn(ServerWire));
+    let cases: [Case; 14] = [
+        ("s16 200 kB nonce", |w| {
+            first(w, &format!("r={{n}}{},s=AAAA,i=4096", "x".repeat(200_000)))
+        }),
+        ("s16 60 kB nonce", |w| {
+            first(w, &format!("r={{n}}{},s=AAAA,i=4096", "x".repeat(60_000)))
+        }),
         ("s17 foreign nonce", |w| first(w, "r=another,s=AAAA,i=4096")),
-        ("s17 nonce not continued", |w| first(w, "r={n},s=AAAA,i=4096")),
+        ("s17 nonce not continued", |w| {
+            first(w, "r={n},s=AAAA,i=4096")
+        }),
         ("s18 no iterations", |w| first(w, "r={n}x,s=AAAA,i=0")),
-        ("s18 a billion iterations", |w| first(w, "r={n}x,s=AAAA,i=1000000000")),
+        ("s18 a billion iterations", |w| {
+            first(w, "r={n}x,s=AAAA,i=1000000000")
+        }),
         ("s19 no salt", |w| first(w, "r={n}x,i=4096")),
-        ("s19 salt that is no base64", |w| first(w, "r={n}x,s=!!!!,i=4096")),
+        ("s19 salt that is no base64", |w| {
+            first(w, "r={n}x,s=!!!!,i=4096")
+        }),
         ("s19 nothing at all", |w| first(w, "")),
         ("s19 no text", |w| first(w, "\u{0}\u{1}")),
         ("s20 wrong signature", |w| {
-            last(w, b"\0\0\0\x0cv=CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=");
+            last(
+                w,
+                b"\0\0\0\x0cv=CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=",
+            );
         }),
         ("s20 no signature", |w| last(w, b"\0\0\0\x0ce=other-error")),
-        ("s21 huge signature", |w| last(w, format!("\0\0\0\x0cv={}", "A".repeat(60_000)).as_bytes())),
+        ("s21 huge signature", |w| {
+            last(w, format!("\0\0\0\x0cv={}", "A".repeat(60_000)).as_bytes())
+        }),
         ("s21 Ok without a proof", |w| last(w, &[0; 4])),
     ];
     each(&cases, |(name, fault)| {

@@ -335,6 +335,7 @@ impl ServerWire {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(got) => self.received.extend_from_slice(&buffer[..got]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if is_timeout(&e) => {
                     if self.shared.stopped.load(Ordering::Acquire) {
                         return None;

@@ -386,7 +386,13 @@ impl Wire {
             64 * 1024
         };
         self.received.resize(from + room, 0);
-        let read = self.stream.read(&mut self.received[from..]);
+        // A signal to this process is no end of the connection.
+        let read = loop {
+            match self.stream.read(&mut self.received[from..]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
         self.received
             .truncate(from + read.as_ref().copied().unwrap_or(0));
         read

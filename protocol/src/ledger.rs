@@ -126,6 +126,20 @@ impl Ledger {
         self.entries.iter().any(|e| e.asked().is_some())
     }
 
+    /// Whether the server works on a simple Query of the pooler's own.
+    #[must_use]
+    pub fn is_asked_aside(&self) -> bool {
+        let head = self.entries.front();
+        matches!(
+            head,
+            Some(Entry::Owed {
+                request: Request::Query,
+                deal: Deal::Skip,
+                ..
+            })
+        )
+    }
+
     /// Whether a ReadyForQuery is owed.
     #[must_use]
     pub fn owes_ready(&self) -> bool {

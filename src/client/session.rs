@@ -61,6 +61,10 @@ enum Step {
     End,
 }
 
+/// Told, if anybody, when the cancel has landed or is dropped.
+#[derive(Debug)]
+struct CancelDue(Option<tokio::sync::oneshot::Sender<()>>);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -75,6 +79,9 @@ pub(super) struct Session {
     version: u32,
     /// After an error without a server: everything up to Sync is dropped.
     discarding: bool,
+    /// A cancel came while the server worked on a question of the pooler's own, and waits for the
+    /// end of that: an error in it would cost the client its server.
+    cancel_due: Option<CancelDue>,
     /// Others know how to wake it.
     started: bool,
     _holdings: Holdings,
@@ -122,6 +129,7 @@ impl Session {
             seat,
             version: 0,
             discarding: false,
+            cancel_due: None,
             started: false,
             _holdings: holdings,
             local,
@@ -331,8 +339,12 @@ impl Session {
             self.seat.note(self.meter);
             self.seat
                 .enter(Phase::Active, self.meter.now.unwrap_or_else(Instant::now));
+            if let Some(CancelDue(done)) = self.cancel_due.take() {
+                self.cancel(done);
+            }
             return Step::Sleep;
         };
+        self.cancel_due = None;
         match outcome {
             Outcome::Done(proof) => {
                 let now = self.meter.now.unwrap_or_else(Instant::now);
@@ -547,6 +559,10 @@ impl Session {
             State::Idle | State::Closing => return,
         };
         if !checkout.ledger.is_busy() || checkout.identity.cancel_key.is_empty() {
+            return;
+        }
+        if checkout.ledger.is_asked_aside() {
+            self.cancel_due = Some(CancelDue(done));
             return;
         }
         let Some(flying) = checkout.cancels.take_off() else {

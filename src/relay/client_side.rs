@@ -31,6 +31,18 @@ pub enum Fill {
     End,
 }
 
+/// Why what the client sent is not looked at yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBack {
+    /// It is looked at.
+    No,
+    /// What is before it may change the meaning of all names: the server is to answer that first.
+    UntilAnswered,
+    /// It builds upon a statement whose Parse or Close, behind an earlier Sync, may still fail
+    /// alone.
+    UntilConfirmed,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ClientSide {
@@ -40,8 +52,8 @@ pub struct ClientSide {
     pub carry: Carry,
     /// The carried bytes have not been looked at: they waited for a server.
     pub unread: bool,
-    /// What is carried waits until the server has answered all before it.
-    pub held_back: bool,
+    /// What is carried waits for the server.
+    pub held_back: HeldBack,
     /// Decided, unsent.
     pub outbox: Outbox,
     /// Bytes of the message now coming in that go to the server.
@@ -68,7 +80,7 @@ impl ClientSide {
             stream,
             unread: !carry.is_empty(),
             carry,
-            held_back: false,
+            held_back: HeldBack::No,
             outbox: Outbox::default(),
             pass: 0,
             drop: 0,

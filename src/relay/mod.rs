@@ -28,7 +28,7 @@ mod client_side;
 mod replies;
 mod requests;
 
-pub use client_side::{ClientSide, Ended, Fill};
+pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 
 /// What the relay does differently for one client and another.
 #[derive(Debug, Clone, Copy)]

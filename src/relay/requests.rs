@@ -13,7 +13,7 @@ use pooler_protocol::frontend::{
 use pooler_protocol::ledger::{Answer, Deal, OUTSTANDING_MAX, Request, Sent};
 use pooler_protocol::prepared::{SERVER_NAME_PREFIX, Statement, Unnamed};
 
-use super::{Ended, Fill, Outcome, Relay};
+use super::{Ended, Fill, HeldBack, Outcome, Relay};
 use crate::buffer::{SCRATCH_LEN, Splice};
 use crate::error::{Refusal, ServerFault};
 
@@ -38,6 +38,8 @@ enum Step {
     Last(usize),
     /// It must be seen whole, and is not.
     More,
+    /// It builds upon what the server has not confirmed.
+    Wait,
     /// The client leaves.
     Leave,
 }
@@ -86,10 +88,15 @@ impl Relay<'_> {
     /// Whether a statement is under way that what the client sent behind it depends on.
     #[inline]
     fn is_held_back(&mut self) -> bool {
-        if self.client.held_back && self.server.ledger.outstanding() == 0 {
-            self.client.held_back = false;
+        let over = match self.client.held_back {
+            HeldBack::No => return false,
+            HeldBack::UntilAnswered => self.server.ledger.outstanding() == 0,
+            HeldBack::UntilConfirmed => self.server.journal.is_synced(),
+        };
+        if over {
+            self.client.held_back = HeldBack::No;
         }
-        self.client.held_back
+        !over
     }
 
     /// Goes on with a message that must be seen whole and does not fit the scratch buffer.
@@ -152,7 +159,7 @@ impl Relay<'_> {
         output.clear();
         self.scratch.output = output;
         self.client.carry.replace(&input[used..]);
-        self.client.unread = self.client.held_back && used < input.len();
+        self.client.unread = self.client.held_back != HeldBack::No && used < input.len();
         sent.map_err(|e| self.server_write_failed(e))?;
         self.give_ready_answers(cx)
     }
@@ -176,10 +183,14 @@ impl Relay<'_> {
             match self.enter(header, &input[at..], at, splice, shape)? {
                 Step::Done(n) => at += n,
                 Step::Last(n) => {
-                    self.client.held_back = true;
+                    self.client.held_back = HeldBack::UntilAnswered;
                     return Ok(at + n);
                 }
                 Step::More => break,
+                Step::Wait => {
+                    self.client.held_back = HeldBack::UntilConfirmed;
+                    break;
+                }
                 Step::Leave => {
                     self.client.ended = Ended::Terminate;
                     return Ok(input.len());
@@ -222,6 +233,7 @@ impl Relay<'_> {
             tag::SYNC => {
                 shape.syncs += 1;
                 let _sent = self.server.ledger.request(Request::Sync, Deal::Forward, 0);
+                self.server.journal.note_sync();
             }
             tag::EXECUTE => self.request(Request::Execute, 0),
             tag::BIND => return self.enter_bind(header, body, at, splice, shape),
@@ -334,8 +346,19 @@ impl Relay<'_> {
             self.parse_unnamed(&view)?;
             return Ok(self.keep(header, here, at, splice));
         }
-        self.parse_named(&view, splice)?;
-        Ok(Step::Done(here))
+        self.parse_named(&view, here, splice)
+    }
+
+    /// Whether a message about the client's statement `name`, which is `statement` if there is one,
+    /// comes too early: it would not share the fate of what it builds upon.
+    #[inline]
+    fn must_wait(&self, name: &[u8], statement: Option<&Statement>) -> bool {
+        let journal = &self.server.journal;
+        match name {
+            _ if journal.is_synced() => false,
+            b"" => journal.must_wait_for_unnamed(),
+            _ => journal.must_wait(name, statement.map(Statement::id)),
+        }
     }
 
     fn parse_unnamed(&mut self, view: &ParseView<'_>) -> Result<(), Outcome> {
@@ -357,9 +380,13 @@ impl Relay<'_> {
     fn parse_named(
         &mut self,
         view: &ParseView<'_>,
+        here: usize,
         splice: &mut Splice<'_>,
-    ) -> Result<(), Outcome> {
+    ) -> Result<Step, Outcome> {
         if let Some(taken) = self.client.statements.find(view.name).cloned() {
+            if self.must_wait(view.name, Some(&taken)) {
+                return Ok(Step::Wait);
+            }
             // The name is taken: preparing what the server holds once more makes the server say so
             // (42P05), with all that an error means for the transaction.
             self.ensure_held(&taken, splice);
@@ -369,9 +396,12 @@ impl Relay<'_> {
                 taken.write_server_name(&mut name);
                 write_parse(out, &name, view.text);
             });
-            return Ok(());
+            return Ok(Step::Done(here));
         }
         let statement = self.intern(view.text)?;
+        if self.must_wait(view.name, Some(&statement)) {
+            return Ok(Step::Wait);
+        }
         let held = self.server.statements.touch(statement.id());
         if !held {
             self.make_room(splice);
@@ -385,7 +415,7 @@ impl Relay<'_> {
             let entered = server.ledger.answer(Answer::ParseComplete, 1);
             debug_assert!(entered);
             self.counters.statements_reused.add(1);
-            return Ok(());
+            return Ok(Step::Done(here));
         }
         server.journal.hold(&mut server.statements, statement.id());
         server
@@ -394,7 +424,7 @@ impl Relay<'_> {
         self.request(Request::Parse, 2);
         self.counters.statements_prepared.add(1);
         put_parse(&statement, splice);
-        Ok(())
+        Ok(Step::Done(here))
     }
 
     fn intern(&self, text: &[u8]) -> Result<Arc<Statement>, Outcome> {
@@ -421,12 +451,18 @@ impl Relay<'_> {
             return Ok(self.keep(header, here, at, splice));
         };
         if names.statement.is_empty() {
+            if self.must_wait(b"", None) {
+                return Ok(Step::Wait);
+            }
             self.ensure_unnamed(splice);
             self.request(Request::Bind, 0);
             return Ok(self.keep(header, here, at, splice));
         }
         shape.uses_statements = true;
         let known = self.client.statements.find(names.statement).cloned();
+        if self.must_wait(names.statement, known.as_deref()) {
+            return Ok(Step::Wait);
+        }
         match known {
             Some(statement) => {
                 self.ensure_held(&statement, splice);
@@ -455,12 +491,18 @@ impl Relay<'_> {
     ) -> Result<Step, Outcome> {
         match Target::read(body) {
             Some(Target::Statement(b"")) => {
+                if self.must_wait(b"", None) {
+                    return Ok(Step::Wait);
+                }
                 self.ensure_unnamed(splice);
                 self.request(Request::DescribeStatement, 0);
                 splice.keep(at, at + here);
             }
             Some(Target::Statement(name)) => {
                 let known = self.client.statements.find(name).cloned();
+                if self.must_wait(name, known.as_deref()) {
+                    return Ok(Step::Wait);
+                }
                 if let Some(statement) = &known {
                     self.ensure_held(statement, splice);
                 }
@@ -500,6 +542,9 @@ impl Relay<'_> {
                 );
                 self.request(Request::Close, 1);
                 splice.keep(at, at + here);
+            }
+            Some(Target::Statement(name)) if server.journal.must_wait(name, None) => {
+                return Step::Wait;
             }
             Some(Target::Statement(name)) => {
                 let known = server.journal.forget(&mut self.client.statements, name);

@@ -147,6 +147,8 @@ impl Server {
         let status = body.first().copied().unwrap_or(0);
         let verdict = self.ledger.response(header.tag, status)?;
         self.journal.keep(verdict.kept);
+        // The settings of the client that has gone, say, were cancelled with it: they are not set.
+        self.dirty |= header.tag == tag::ERROR_RESPONSE && verdict.deal == Deal::Skip;
         if verdict.voided > 0 {
             let (voided, failed) = (verdict.voided, verdict.failed);
             // The client is gone: only the server's side of the journal matters.

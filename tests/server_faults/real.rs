@@ -162,7 +162,7 @@ fn c07_t44_t45_two_hundred_clients_that_die_in_four_ways() {
     }
     rig.assert_sound();
     assert_eq!(
-        rig.sql("SELECT count(*) FROM c07 WHERE i <> 2"),
+        rig.sql("SELECT count(*) FROM c07"),
         "0",
         "nothing unfinished was committed"
     );

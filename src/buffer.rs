@@ -28,6 +28,16 @@ pub struct Scratch {
     pub output: Vec<u8>,
 }
 
+impl Scratch {
+    /// Puts the output buffer back in its place, emptied, and not larger than it has to be.
+    #[inline]
+    pub fn put_back(&mut self, mut output: Vec<u8>) {
+        output.clear();
+        output.shrink_to(SCRATCH_LEN);
+        self.output = output;
+    }
+}
+
 /// The scratch buffers of a worker, as its sessions hold them.
 pub type SharedScratch = std::rc::Rc<std::cell::RefCell<Scratch>>;
 
@@ -213,6 +223,13 @@ impl<'a> Splice<'a> {
     pub fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.settle();
         write(self.out);
+    }
+
+    /// Bytes copied or put so far.
+    #[inline]
+    #[must_use]
+    pub fn put_len(&self) -> usize {
+        self.out.len()
     }
 
     /// Whether nothing is to be forwarded.

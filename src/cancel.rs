@@ -4,6 +4,7 @@
 //! the server is handed to nobody while one flies ([`crate::server::CancelFlight`]), and it has
 //! landed when PostgreSQL closes the connection that it came on: by then the signal is sent.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +37,19 @@ impl Canceller {
     /// Sends one and waits until it has landed, or `limit` has passed: then it is given up, and
     /// because it may still land, its server is not handed on. Returns whether it has landed.
     pub async fn send(&self, to: Arc<Identity>, flying: Flying, limit: Duration) -> bool {
+        let under_way = Cell::new(false);
         let sent = tokio::time::timeout(limit, async {
             let _turn = self.turns.acquire().await;
-            deliver(&to).await
+            deliver(&to, &under_way).await
         })
         .await;
         match sent {
             Ok(Ok(())) => true,
             Ok(Err(e)) => {
+                // It may still be read.
+                if under_way.get() {
+                    flying.lose();
+                }
                 tracing::warn!(server = %to.host, "cannot send a cancel request: {e}");
                 false
             }
@@ -56,11 +62,12 @@ impl Canceller {
     }
 }
 
-async fn deliver(to: &Identity) -> std::io::Result<()> {
+async fn deliver(to: &Identity, under_way: &Cell<bool>) -> std::io::Result<()> {
     let mut request = BytesMut::new();
     encode_cancel_request(to.process_id, &to.cancel_key, &mut request)
         .map_err(std::io::Error::other)?;
     let mut stream = to.address.connect(to.liveness).await?;
+    under_way.set(true);
     stream.write_all(&request).await?;
     let mut nothing = [0; 64];
     while stream.read(&mut nothing).await? > 0 {}

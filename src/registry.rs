@@ -138,24 +138,29 @@ impl Registry {
     /// # Errors
     /// 3D000 if there is no such database.
     pub fn pool(&self, database: &str, user: &str) -> Result<Arc<Pool>, Refusal> {
-        let current = self.current();
-        let Some(configured) = current.config.database(database) else {
-            return Err(no_database(database));
-        };
-        let login = current.config.server_login(configured, user);
-        let key = PoolKey {
-            database: database.to_owned(),
-            user: login.user.to_owned(),
-        };
-        if let Some(pool) = lock(&self.pools).get(&key) {
-            return Ok(Arc::clone(pool));
+        loop {
+            let current = self.current();
+            let Some(configured) = current.config.database(database) else {
+                return Err(no_database(database));
+            };
+            let login = current.config.server_login(configured, user);
+            let key = PoolKey {
+                database: database.to_owned(),
+                user: login.user.to_owned(),
+            };
+            if let Some(pool) = lock(&self.pools).get(&key) {
+                return Ok(Arc::clone(pool));
+            }
+            let plan = self.plan(&current, configured, &key, user, None);
+            let mut pools = lock(&self.pools);
+            // A reload since then knows nothing of this pool: make its plan again.
+            if Arc::ptr_eq(&current, &self.current()) {
+                let pool = pools.entry(key).or_insert_with_key(|key| {
+                    Pool::new(key.clone(), plan, Arc::clone(&self.commons))
+                });
+                return Ok(Arc::clone(pool));
+            }
         }
-        let plan = self.plan(&current, configured, &key, user, None);
-        let mut pools = lock(&self.pools);
-        let pool = pools
-            .entry(key)
-            .or_insert_with_key(|key| Pool::new(key.clone(), plan, Arc::clone(&self.commons)));
-        Ok(Arc::clone(pool))
     }
 
     /// What a pool is made of. Credentials that were learnt from clients outlive a reload that
@@ -231,10 +236,7 @@ impl Registry {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         let mut pools = lock(&self.pools);
         pools.retain(|key, pool| match new.config.database(&key.database) {
-            Some(configured) => {
-                self.replan(&old, &new, configured, key, pool);
-                true
-            }
+            Some(configured) => self.replan(&old, &new, configured, key, pool),
             None => {
                 pool.retire();
                 false
@@ -244,6 +246,7 @@ impl Registry {
         restart
     }
 
+    /// Gives a pool its new plan; false if nobody can ask for it any more.
     fn replan(
         &self,
         old: &Current,
@@ -251,12 +254,12 @@ impl Registry {
         configured: &Database,
         key: &PoolKey,
         pool: &Pool,
-    ) {
+    ) -> bool {
         let before = pool.plan();
         let login = new.config.server_login(configured, &key.user);
         if login.user != key.user {
             pool.retire();
-            return;
+            return false;
         }
         let plan = self.plan(new, configured, key, &key.user, Some(&before));
         let old_database = old.config.database(&key.database);
@@ -267,6 +270,7 @@ impl Registry {
                     .is_some_and(|n| Arc::ptr_eq(c, n))
             });
         pool.replace_plan(plan, !same_target);
+        true
     }
 
     /// Forgets pools that nobody has used for `unused`: names that clients made up are not kept.

@@ -175,6 +175,13 @@ impl Ledger {
         clean.then_some(Reusable(()))
     }
 
+    /// Whether the client has had all its replies, outside a transaction and with nothing begun: if
+    /// the server is lost now, nothing of the client's is.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.is_settled() && self.status == TransactionStatus::Idle
+    }
+
     /// Whether only a stray ReadyForQuery may still come. Any question of the pooler's own decides:
     /// a Close of the unnamed portal and a Sync cost nothing and work in a failed transaction.
     #[must_use]

@@ -41,7 +41,7 @@ pub use seat::{Order, Phase, Seats};
 #[derive(Debug)]
 pub enum Errand {
     /// This client lives with you.
-    Settle(Box<Admission<DetachedStream>>),
+    Settle(Box<Admission<DetachedStream>>, Counted),
     /// Cancel what the session on this seat runs, if this is its key.
     Cancel {
         /// Number of the seat.
@@ -103,7 +103,7 @@ pub struct Hub {
 
 /// A session that a shutdown waits for.
 #[derive(Debug)]
-struct Counted(Arc<Registry>);
+pub struct Counted(Arc<Registry>);
 
 impl Counted {
     fn new(registry: &Arc<Registry>) -> Self {
@@ -135,8 +135,8 @@ impl Hub {
         }
         match admission.detach() {
             Ok(admission) => {
-                // Counted there before it is no longer counted here.
-                let settled = self.couriers[home].send(Errand::Settle(Box::new(admission)));
+                let errand = Errand::Settle(Box::new(admission), counted);
+                let settled = self.couriers[home].send(errand);
                 if settled.is_err() {
                     tracing::debug!(%peer, "the worker has stopped");
                 }
@@ -146,8 +146,11 @@ impl Hub {
     }
 
     /// Serves a client that has settled here.
-    pub async fn serve_settled(self: Rc<Self>, admission: Admission<DetachedStream>) {
-        let counted = Counted::new(&self.registry);
+    async fn serve_settled(
+        self: Rc<Self>,
+        admission: Admission<DetachedStream>,
+        counted: Counted,
+    ) {
         match admission.attach() {
             Ok(admission) => self.admit(admission, counted).await,
             Err(e) => tracing::warn!("cannot take a client from another worker: {e}"),
@@ -196,9 +199,9 @@ impl Hub {
     /// Does what was asked.
     pub fn run(self: &Rc<Self>, errand: Errand) {
         match errand {
-            Errand::Settle(admission) => {
+            Errand::Settle(admission, counted) => {
                 let hub = Rc::clone(self);
-                tokio::task::spawn_local(hub.serve_settled(*admission));
+                tokio::task::spawn_local(hub.serve_settled(*admission, counted));
             }
             Errand::Cancel { seat, key, done } => {
                 if let Some(seat) = self.seats.find(seat, &key) {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use pooler_protocol::backend::{Report, TransactionStatus, write_notice, write_ready_idle};
+use pooler_protocol::backend::{Report, write_notice, write_ready_idle};
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::frontend::tag;
 use pooler_protocol::ledger::Deal;
@@ -31,7 +31,7 @@ use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::config::PoolMode;
 use crate::error::{Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool, Wait};
-use crate::relay::{ClientSide, Ended, Fill, Meter, Outcome, Relay, Rules};
+use crate::relay::{ClientSide, Ended, Fill, HeldBack, Meter, Outcome, Relay, Rules};
 
 #[derive(Debug)]
 enum State {
@@ -153,6 +153,10 @@ impl Session {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let scratch = Rc::clone(&self.hub.scratch);
         let scratch = &mut *scratch.borrow_mut();
+        if scratch.input.is_empty() {
+            // A session panicked while it had the buffer; the others go on.
+            *scratch = Scratch::default();
+        }
         if self.seat.has_orders() && matches!(self.obey(), Step::End) {
             return Poll::Ready(());
         }
@@ -180,10 +184,10 @@ impl Session {
             Poll::Pending => return Step::Sleep,
         }
         if self.version != self.local.shared().version() {
-            if self.local.shared().is_retired() {
-                return self.end_with(&Refusal::reconfigured());
-            }
             self.look_up_rules();
+        }
+        if self.local.shared().is_retired() {
+            return self.end_with(&Refusal::reconfigured());
         }
         match self.hub.draining.get() {
             Some(Drain::Clients) => return self.end_with(&Refusal::shutting_down()),
@@ -379,8 +383,8 @@ impl Session {
         tracing::info!(server = %host, pool = %self.local.shared().key, "server connection lost: {fault}");
         let at_rest = self.client.pass == 0
             && self.client.carry.is_empty()
-            && checkout.ledger.outstanding() == 0
-            && checkout.ledger.status() == TransactionStatus::Idle;
+            && checkout.ledger.is_at_rest()
+            && !checkout.said_goodbye;
         if at_rest && !in_message && self.rules.release_between_transactions {
             // It has had all its replies: the next transaction finds another server.
             self.seat.enter(Phase::Idle, Instant::now());
@@ -398,7 +402,11 @@ impl Session {
 
     fn take_server(&mut self) -> Option<Checkout> {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Active(checkout) => Some(checkout),
+            State::Active(checkout) => {
+                // It waited for this server's answers.
+                self.client.held_back = HeldBack::No;
+                Some(checkout)
+            }
             other => {
                 self.state = other;
                 None
@@ -566,6 +574,12 @@ impl Session {
             return;
         }
         let Some(flying) = checkout.cancels.take_off() else {
+            // Who asked is told when the one under way has landed.
+            let cancels = Arc::clone(&checkout.cancels);
+            tokio::task::spawn_local(async move {
+                cancels.wait().await;
+                drop(done);
+            });
             return;
         };
         self.local.counters().cancels.add(1);

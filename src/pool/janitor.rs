@@ -39,6 +39,7 @@ impl LocalPool {
                 at += 1;
             }
         }
+        self.yield_idle();
         self.grow(now);
     }
 }

@@ -150,15 +150,12 @@ impl LocalPool {
         if self.shared.waiting.0.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let elsewhere = self
-            .shared
-            .idle
-            .iter()
-            .enumerate()
-            .find(|(w, n)| *w != self.worker && n.0.load(Ordering::SeqCst) > 0);
-        if let Some((worker, _)) = elsewhere {
-            self.shared
-                .send(worker, Errand::Yield(Arc::clone(&self.shared)));
+        // All of them: what the first has may go to somebody else before it hears of us.
+        for (worker, idle) in self.shared.idle.iter().enumerate() {
+            if worker != self.worker && idle.0.load(Ordering::SeqCst) > 0 {
+                self.shared
+                    .send(worker, Errand::Yield(Arc::clone(&self.shared)));
+            }
         }
     }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::task::coop::has_budget_remaining;
+
 use pooler_protocol::prepared::ClientStatements;
 use pooler_protocol::settings::Settings;
 
@@ -104,7 +106,8 @@ impl ClientSide {
             return Poll::Pending;
         }
         let polled = self.stream.poll_read(cx, buffer);
-        self.armed = polled.is_pending();
+        // Out of budget, tokio polls the task again but has not noted whom to wake.
+        self.armed = polled.is_pending() && has_budget_remaining();
         polled
     }
 

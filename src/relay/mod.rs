@@ -17,7 +17,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use pooler_protocol::backend::TransactionStatus;
-use pooler_protocol::ledger::Reusable;
+use pooler_protocol::frontend::{tag, write_statement_target, write_sync};
+use pooler_protocol::ledger::{Deal, Request, Reusable};
 
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::error::{Refusal, ServerFault};
@@ -29,6 +30,9 @@ mod replies;
 mod requests;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
+
+/// A name that no server holds: the pooler's are its prefix and a number.
+const NO_STATEMENT: &[u8] = b"_p?";
 
 /// What the relay does differently for one client and another.
 #[derive(Debug, Clone, Copy)]
@@ -93,10 +97,12 @@ impl Relay<'_> {
     /// the client in this very poll.
     #[inline]
     pub fn poll(&mut self, cx: &mut Context<'_>, fresh: Option<Range<usize>>) -> Poll<Outcome> {
-        match self.run(cx, fresh) {
+        let polled = match self.run(cx, fresh) {
             Ok(polled) => polled,
             Err(outcome) => Poll::Ready(outcome),
-        }
+        };
+        self.server.cut = self.client.pass > 0;
+        polled
     }
 
     #[inline]
@@ -111,6 +117,10 @@ impl Relay<'_> {
         loop {
             let mut moved = self.read_requests(cx)?;
             moved |= self.read_replies(cx)?;
+            if self.server.ledger.needs_question() && self.rules.release_between_transactions {
+                self.ask_whether_settled();
+                moved = true;
+            }
             if let Some(outcome) = self.outcome() {
                 return Ok(Poll::Ready(outcome));
             }
@@ -118,6 +128,19 @@ impl Relay<'_> {
                 return Ok(Poll::Pending);
             }
         }
+    }
+
+    /// A ReadyForQuery may still come that nobody waits for: after the answer to a question of the
+    /// pooler's own it is known. Closing a statement that cannot exist does nothing.
+    #[cold]
+    fn ask_whether_settled(&mut self) {
+        let server = &mut *self.server;
+        server.outbox.append(|out| {
+            write_statement_target(out, tag::CLOSE, NO_STATEMENT);
+            write_sync(out);
+        });
+        let _close = server.ledger.request(Request::Close, Deal::Skip, 0);
+        let _sync = server.ledger.request(Request::Sync, Deal::Skip, 0);
     }
 
     /// How it has ended, if it has.

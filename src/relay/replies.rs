@@ -73,8 +73,7 @@ impl Relay<'_> {
                 client.ended = Ended::Gone;
             }
         }
-        output.clear();
-        self.scratch.output = output;
+        self.scratch.put_back(output);
         let used = judged?;
         if used < input.len() {
             self.check_beginning(input[used])?;

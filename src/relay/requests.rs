@@ -24,6 +24,9 @@ const NAMED_PARSE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// server.
 const UNNAMED_PARSE_LEN_MAX: usize = SCRATCH_LEN;
 
+/// Bytes of the pooler's own that one read of a client may call for.
+const OUTPUT_LEN_MAX: usize = 1024 * 1024;
+
 /// A Query up to this length, in bytes, is looked at whole: DISCARD and DEALLOCATE are short.
 const DEALLOCATE_LEN_MAX: usize = 128;
 
@@ -50,6 +53,8 @@ struct BatchShape {
     syncs: usize,
     ends_with_sync: bool,
     uses_statements: bool,
+    /// What was read is not used up, for want of room.
+    is_cut_short: bool,
 }
 
 impl Relay<'_> {
@@ -156,10 +161,10 @@ impl Relay<'_> {
         let bytes = splice.finish();
         let server = &mut *self.server;
         let sent = server.outbox.send(&mut server.stream, cx, bytes);
-        output.clear();
-        self.scratch.output = output;
+        self.scratch.put_back(output);
         self.client.carry.replace(&input[used..]);
-        self.client.unread = self.client.held_back != HeldBack::No && used < input.len();
+        let held_back = self.client.held_back != HeldBack::No || shape.is_cut_short;
+        self.client.unread = held_back && used < input.len();
         sent.map_err(|e| self.server_write_failed(e))?;
         self.give_ready_answers(cx)
     }
@@ -179,6 +184,11 @@ impl Relay<'_> {
             self.client.pass -= at;
         }
         while let Some(header) = Header::read(&input[at..]).map_err(Refusal::client_protocol)? {
+            if splice.put_len() > OUTPUT_LEN_MAX {
+                // Short messages can call for long statements: the rest waits until these are sent.
+                shape.is_cut_short = true;
+                break;
+            }
             shape.ends_with_sync = header.tag == tag::SYNC;
             match self.enter(header, &input[at..], at, splice, shape)? {
                 Step::Done(n) => at += n,

@@ -327,6 +327,7 @@ impl Talk {
             outbox: Outbox::default(),
             replay: Replay::default(),
             dirty: false,
+            cut: false,
             said_goodbye: false,
             identity: Arc::new(Identity {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),

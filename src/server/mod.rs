@@ -217,6 +217,8 @@ pub struct Server<S = Stream> {
     pub replay: Replay,
     /// A client changed something that the next client must not find.
     pub dirty: bool,
+    /// The last message that it was sent is not whole.
+    pub cut: bool,
     /// It said why it is closing the connection.
     pub said_goodbye: bool,
     /// Where it is.
@@ -272,9 +274,9 @@ impl Server<Stream> {
     }
 
     /// Says goodbye, so that PostgreSQL does not have to log a lost connection. It waits for
-    /// nothing.
+    /// nothing. In the middle of a message it would be taken for the rest of that message.
     pub fn terminate(&mut self) {
-        if self.outbox.is_empty() {
+        if self.outbox.is_empty() && !self.cut {
             let mut bytes = Vec::with_capacity(5);
             frontend::write_terminate(&mut bytes);
             // If it does not take five bytes, the close tells it as well.
@@ -310,6 +312,7 @@ impl<S> Server<S> {
             outbox: self.outbox,
             replay: self.replay,
             dirty: self.dirty,
+            cut: self.cut,
             said_goodbye: self.said_goodbye,
             identity: self.identity,
             cancels: self.cancels,

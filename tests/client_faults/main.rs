@@ -15,5 +15,6 @@ mod memory;
 mod misuse;
 mod prepared;
 mod queue;
+mod rest;
 mod state;
 mod vanish;

@@ -241,9 +241,10 @@ impl Relay<'_> {
             return Err(ServerFault::Settings(error.message()).into());
         }
         self.server.said_goodbye |= error.is_fatal();
+        let mut refused = None;
         if verdict.voided > 0 {
             let server = &mut *self.server;
-            server.journal.void(
+            refused = server.journal.void(
                 &mut self.client.statements,
                 &mut server.statements,
                 verdict.voided,
@@ -264,7 +265,7 @@ impl Relay<'_> {
         self.counters
             .errors
             .note(error.sqlstate().unwrap_or("XX000"));
-        if let Some((pooler_name, client_name)) = self.renamed(&error) {
+        if let Some((pooler_name, client_name)) = self.renamed(&error, refused) {
             splice.put(|out| write_error_renamed(out, body, &pooler_name, &client_name));
         } else {
             splice.keep(at, at + HEADER_LEN + body.len());
@@ -274,8 +275,12 @@ impl Relay<'_> {
     }
 
     /// An error that names a statement names it as the pooler does: the name to be replaced, and
-    /// the client's own.
-    fn renamed(&self, error: &ErrorView<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// the client's own, which is `refused` if the server refused a Parse of that.
+    fn renamed(
+        &self,
+        error: &ErrorView<'_>,
+        refused: Option<Box<[u8]>>,
+    ) -> Option<(Vec<u8>, Vec<u8>)> {
         if !matches!(error.sqlstate(), Some("26000" | "42P05")) || self.server.pass.rest > 0 {
             return None;
         }
@@ -288,7 +293,10 @@ impl Relay<'_> {
             return Some((pooler_name.into_bytes(), client_name.into_bytes()));
         }
         let id = rest.parse().ok()?;
-        let client_name = self.client.statements.name_of(id)?;
+        let client_name = match &refused {
+            Some(name) => name,
+            None => self.client.statements.name_of(id)?,
+        };
         let mut pooler_name = Vec::new();
         write_server_name(id, &mut pooler_name);
         Some((pooler_name, client_name.to_vec()))

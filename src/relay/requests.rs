@@ -400,7 +400,8 @@ impl Relay<'_> {
             // The name is taken: preparing what the server holds once more makes the server say so
             // (42P05), with all that an error means for the transaction.
             self.ensure_held(&taken, splice);
-            self.request(Request::Parse, 0);
+            self.server.journal.note_taken(view.name);
+            self.request(Request::Parse, 1);
             splice.put(|out| {
                 let mut name = Vec::new();
                 taken.write_server_name(&mut name);

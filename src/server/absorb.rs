@@ -63,7 +63,7 @@ impl Server {
         let mut total = 0;
         std::future::poll_fn(|cx| self.outbox.poll_flush(&mut self.stream, cx)).await?;
         while self.ledger.outstanding() > 0 {
-            while self.ledger.take_answer().is_some() {}
+            self.pass_over_answers();
             if self.ledger.outstanding() == 0 {
                 break;
             }
@@ -140,10 +140,15 @@ impl Server {
         Ok(())
     }
 
-    fn settle(&mut self, header: Header, body: &[u8]) -> Result<(), ServerFault> {
+    /// Nobody is there to be given them, but what they stand for is true all the same.
+    fn pass_over_answers(&mut self) {
         while let Some((_, kept)) = self.ledger.take_answer() {
             self.journal.keep(kept);
         }
+    }
+
+    fn settle(&mut self, header: Header, body: &[u8]) -> Result<(), ServerFault> {
+        self.pass_over_answers();
         let status = body.first().copied().unwrap_or(0);
         let verdict = self.ledger.response(header.tag, status)?;
         self.journal.keep(verdict.kept);

@@ -34,6 +34,7 @@ use client::{Client, Tally, Written};
 use dice::Dice;
 use observer::{Observed, Observer};
 use pooler::demo::free_port;
+use pooler_protocol::backend::ErrorView;
 use support::{Rig, Wire, cancel_request};
 
 const CLIENTS: usize = 8;
@@ -80,8 +81,8 @@ impl Arena {
 
     /// Has this client cancelled at once.
     fn cancel_now(&self, client: usize) {
-        let sender = self.cancels.lock().unwrap();
-        sender.send(client).unwrap();
+        // When all is over nobody takes it any more.
+        drop(self.cancels.lock().unwrap().send(client));
     }
 
     fn cancel(&self, client: usize) {
@@ -150,7 +151,7 @@ fn soak(workers: usize) {
                 "query_wait_timeout = \"{}ms\"",
                 QUERY_WAIT_TIMEOUT.as_millis()
             ))
-            .set("max_prepared_statements = 200")
+            .set("max_prepared_statements = 12")
             .section(&format!("[metrics]\nlisten = \"127.0.0.1:{metrics}\""))
     });
     rig.sql("CREATE TABLE written (tag text)");
@@ -315,5 +316,60 @@ fn what_builds_upon_a_parse_waits_until_its_sync_is_answered() {
     wire.expect("E(42601) Z(I) E(26000) Z(I)");
     wire.send(&[parse("a", "SELECT $1::text"), sync(), used.clone(), used]);
     wire.expect("1 Z(I) 2 D(x) C(SELECT 1) Z(I) 2 D(x) C(SELECT 1) Z(I)");
+    rig.assert_sound();
+}
+
+/// A reply of the pooler's own that was due when its client had left took its part of the books along: every later error
+/// on that server connection then took back what was true, and left what was not.
+#[test]
+fn a_client_that_leaves_takes_nothing_of_the_books_along() {
+    use support::{bind, execute, parse, query, sync};
+    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    let mut first = rig.login();
+    first.send(&[parse("a", "SELECT $1::text"), sync()]);
+    first.expect("1 Z(I)");
+    let mut leaver = rig.login();
+    let sleep = query("SELECT pg_sleep(0.3)");
+    leaver.send(&[sleep.clone(), parse("b", "SELECT $1::text"), sleep]);
+    drop(leaver);
+    first.send(&[parse("x", "SELECT 1"), sync()]);
+    first.expect("1 Z(I)");
+    first.send(&[bind("", "nothing", &[]), parse("y", "SELECT 2"), sync()]);
+    first.expect("E(26000) Z(I)");
+    let used = |name: &str| [bind("", name, &[]), execute(""), sync()].concat();
+    first.send(&[used("x")]);
+    first.expect("2 D(1) C(SELECT 1) Z(I)");
+    first.send(&[parse("y", "SELECT 2"), used("y")]);
+    first.expect("1 2 D(2) C(SELECT 1) Z(I)");
+    rig.assert_sound();
+}
+
+/// A statement that is given up for want of room in one batch, and was to be prepared in the one before, is not held when
+/// both are skipped. And a name that is taken is the one that the error names, though another has the same text.
+#[test]
+fn what_is_given_up_before_it_is_there_is_not_held() {
+    use support::{bind, execute, parse, query, sync};
+    let rig = Rig::with(|b| b.set("pool_size = 1").set("max_prepared_statements = 1"));
+    let mut wire = rig.login();
+    let fails = || query("SELECT pg_sleep(0.1)");
+    let skipped =
+        |name: &str, text: &str| [bind("", "nothing", &[]), parse(name, text), sync()].concat();
+    wire.send(&[fails(), skipped("x", "SELECT 1"), skipped("y", "SELECT 2")]);
+    wire.expect("T D() C(SELECT 1) Z(I) E(26000) Z(I) E(26000) Z(I)");
+    for (name, n) in [("x", 1), ("y", 2)] {
+        let text = format!("SELECT {n}");
+        wire.send(&[parse(name, &text), bind("", name, &[]), execute(""), sync()]);
+        wire.expect(&format!("1 2 D({n}) C(SELECT 1) Z(I)"));
+    }
+    for name in ["a", "b", "c", "d"] {
+        wire.send(&[parse(name, "SELECT 1"), sync()]);
+        wire.expect("1 Z(I)");
+    }
+    for name in ["a", "b", "c", "d", "x"] {
+        wire.send(&[parse(name, "SELECT 1"), sync()]);
+        let error = wire.expect("E(42P05) Z(I)").remove(0);
+        let text = ErrorView::new(&error.body).message();
+        assert!(text.contains(&format!("\"{name}\"")), "{text}");
+    }
     rig.assert_sound();
 }

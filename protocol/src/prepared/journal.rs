@@ -1,6 +1,6 @@
 //! Changes that are on their way to the server, and how an error takes them back.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::{ClientStatements, ServerStatements, Statement, Unnamed};
@@ -19,6 +19,8 @@ enum Op {
     Name(Box<[u8]>, Arc<Statement>),
     /// The client gave up a name.
     Forget(Box<[u8]>, Arc<Statement>),
+    /// The client gave a name that is taken: the server is about to refuse it.
+    Taken(Box<[u8]>),
     /// The unnamed statement was replaced or dropped; these were the client's and the server's
     /// before.
     Unnamed(Option<Arc<Statement>>, Unnamed),
@@ -97,7 +99,7 @@ impl Journal {
         self.ops.iter().take(count).any(|op| match op {
             Op::Hold(other) | Op::Release(other) => Some(*other) == id,
             Op::Name(other, _) | Op::Forget(other, _) => **other == *name,
-            Op::Unnamed(..) | Op::Replay(_) | Op::Nothing => false,
+            Op::Taken(_) | Op::Unnamed(..) | Op::Replay(_) | Op::Nothing => false,
         })
     }
 
@@ -130,6 +132,12 @@ impl Journal {
         };
         self.ops.push_back(Op::Forget(name, statement));
         true
+    }
+
+    /// A Parse of a `name` that is taken is sent, so that the server says so. It changes nothing, but
+    /// [`Journal::void`] then knows the name.
+    pub fn note_taken(&mut self, name: &[u8]) {
+        self.ops.push_back(Op::Taken(name.into()));
     }
 
     /// The client's unnamed statement becomes `statement` on both sides: by a Parse, or `None` by a
@@ -182,7 +190,7 @@ impl Journal {
                 }
                 Op::Release(id) => server.held.remove(id).is_some(),
                 Op::Forget(name, _) => client.named.remove(name).is_some(),
-                Op::Unnamed(..) | Op::Replay(_) | Op::Nothing => true,
+                Op::Taken(_) | Op::Unnamed(..) | Op::Replay(_) | Op::Nothing => true,
             };
             if !still_true {
                 *op = Op::Nothing;
@@ -201,14 +209,15 @@ impl Journal {
     }
 
     /// The oldest `count` changes will never be; of these the oldest `failed` belong to the request
-    /// that the server refused, the others to requests that it skipped.
+    /// that the server refused, the others to requests that it skipped. Returns the client's name of
+    /// the statement that the refused request would have made.
     pub fn void(
         &mut self,
         client: &mut ClientStatements,
         server: &mut ServerStatements,
         count: u32,
         failed: u32,
-    ) {
+    ) -> Option<Box<[u8]>> {
         let count = (count as usize).min(self.ops.len());
         let voided: Vec<Op> = self.ops.drain(..count).collect();
         self.oldest += count as u64;
@@ -216,25 +225,29 @@ impl Journal {
         let unnamed_changed = voided
             .iter()
             .any(|op| matches!(op, Op::Unnamed(..) | Op::Replay(_)));
+        let mut refused = None;
+        // What the server held before, of the statements that are concerned.
+        let mut held_before = HashMap::new();
         for (at, op) in voided.into_iter().enumerate().rev() {
             let skipped = at >= failed as usize;
             match op {
                 Op::Hold(id) => {
-                    server.held.remove(&id);
+                    held_before.insert(id, false);
                 }
-                Op::Release(id) => server.insert(id),
+                Op::Release(id) => {
+                    held_before.insert(id, true);
+                }
                 Op::Name(name, statement) => {
-                    if client
-                        .named
-                        .get(&name)
-                        .is_some_and(|now| Arc::ptr_eq(now, &statement))
-                    {
+                    let named = client.named.get(&name);
+                    if named.is_some_and(|now| Arc::ptr_eq(now, &statement)) {
                         client.named.remove(&name);
                     }
+                    refused = Some(name).filter(|_| !skipped);
                 }
                 Op::Forget(name, statement) => {
                     client.named.entry(name).or_insert(statement);
                 }
+                Op::Taken(name) => refused = Some(name).filter(|_| !skipped),
                 // A Parse that fails has dropped the old unnamed statement already, unless its
                 // text was not even valid in the client's encoding; one that is skipped has not.
                 Op::Unnamed(before, server_before) => {
@@ -245,9 +258,42 @@ impl Journal {
                 Op::Nothing => {}
             }
         }
+        if !held_before.is_empty() {
+            self.restore_held(server, held_before);
+        }
         if unnamed_changed {
             let server_was = server_unnamed.unwrap_or(Unnamed::Unknown);
             self.restore_unnamed(client, server, client_unnamed, server_was);
+        }
+        refused
+    }
+
+    /// The server holds again what it held, but for changes behind the next Sync that are under way
+    /// already: one such gives up, to make room, what was to be held before it.
+    fn restore_held(&mut self, server: &mut ServerStatements, before: HashMap<u64, bool>) {
+        let mut now = before;
+        for op in &mut self.ops {
+            match op {
+                Op::Hold(id) => {
+                    now.entry(*id).and_modify(|held| *held = true);
+                }
+                Op::Release(id) => {
+                    if let Some(held) = now.get_mut(id)
+                        && !std::mem::take(held)
+                    {
+                        // There will be nothing to give up, and nothing to get back.
+                        *op = Op::Nothing;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (id, held) in now {
+            if !held {
+                server.held.remove(&id);
+            } else if !server.held.contains_key(&id) {
+                server.insert(id);
+            }
         }
     }
 

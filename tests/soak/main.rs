@@ -82,7 +82,7 @@ impl Arena {
     /// Has this client cancelled at once.
     fn cancel_now(&self, client: usize) {
         // When all is over nobody takes it any more.
-        drop(self.cancels.lock().unwrap().send(client));
+        let _sent = self.cancels.lock().unwrap().send(client);
     }
 
     fn cancel(&self, client: usize) {

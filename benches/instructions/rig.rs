@@ -148,6 +148,7 @@ impl Session {
                 counters: &self.counters,
                 meter: &mut self.meter,
                 rules: Rules {
+                    pool: 1,
                     max_prepared_statements: 100,
                     release_between_transactions: true,
                     refuse_transactions: false,

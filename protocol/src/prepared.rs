@@ -30,6 +30,8 @@ pub struct Statement {
     id: u64,
     text: Box<[u8]>,
     budget: Arc<AtomicUsize>,
+    /// Where a server has accepted it last; 0 is nowhere.
+    accepted_by: AtomicU64,
 }
 
 impl Statement {
@@ -45,6 +47,21 @@ impl Statement {
     #[must_use]
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Notes that a server of the pool of this number has accepted it.
+    #[inline]
+    pub fn note_accepted(&self, pool: u64) {
+        if !self.is_accepted_by(pool) {
+            self.accepted_by.store(pool, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a server of the pool of this number has accepted it, as far as is remembered.
+    #[inline]
+    #[must_use]
+    pub fn is_accepted_by(&self, pool: u64) -> bool {
+        self.accepted_by.load(Ordering::Relaxed) == pool
     }
 
     /// Appends the name under which servers hold it.
@@ -142,9 +159,16 @@ impl Interner {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             text: text.into(),
             budget: Arc::clone(&self.used),
+            accepted_by: AtomicU64::new(0),
         });
         self.known.insert(ByText(Arc::clone(&statement)));
         Ok(statement)
+    }
+
+    /// The statement of this text, if somebody refers to one.
+    #[must_use]
+    pub fn find(&self, text: &[u8]) -> Option<Arc<Statement>> {
+        self.known.get(text).map(|ByText(s)| Arc::clone(s))
     }
 
     /// Changes the bound; what is over it stays until it is given up.
@@ -187,6 +211,11 @@ impl ClientStatements {
         } else {
             self.named.get(name)
         }
+    }
+
+    /// Gives `name` to a statement that needs no server's word: one has accepted it already.
+    pub fn adopt(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.named.insert(name.into(), statement);
     }
 
     /// Whether there is no statement at all.

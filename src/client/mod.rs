@@ -146,11 +146,7 @@ impl Hub {
     }
 
     /// Serves a client that has settled here.
-    async fn serve_settled(
-        self: Rc<Self>,
-        admission: Admission<DetachedStream>,
-        counted: Counted,
-    ) {
+    async fn serve_settled(self: Rc<Self>, admission: Admission<DetachedStream>, counted: Counted) {
         match admission.attach() {
             Ok(admission) => self.admit(admission, counted).await,
             Err(e) => tracing::warn!("cannot take a client from another worker: {e}"),

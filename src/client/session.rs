@@ -21,7 +21,8 @@ use std::time::Instant;
 
 use pooler_protocol::backend::{Report, write_notice, write_ready_idle};
 use pooler_protocol::frame::{HEADER_LEN, Header};
-use pooler_protocol::frontend::tag;
+use pooler_protocol::frontend::{ParseView, tag};
+use pooler_protocol::ledger::Answer;
 use pooler_protocol::ledger::Deal;
 
 use super::admit::Holdings;
@@ -32,6 +33,9 @@ use crate::config::PoolMode;
 use crate::error::{Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool, Wait};
 use crate::relay::{ClientSide, Ended, Fill, HeldBack, Meter, Outcome, Relay, Rules};
+
+/// A whole Sync.
+const SYNC: &[u8] = b"S\0\0\0\x04";
 
 #[derive(Debug)]
 enum State {
@@ -121,6 +125,7 @@ impl Session {
             client,
             state: State::Idle,
             rules: Rules {
+                pool: 0,
                 max_prepared_statements: 0,
                 release_between_transactions: true,
                 refuse_transactions: false,
@@ -143,6 +148,7 @@ impl Session {
         self.version = pool.version();
         let settings = Arc::clone(&pool.plan().settings);
         self.rules = Rules {
+            pool: pool.id,
             max_prepared_statements: settings.max_prepared_statements,
             release_between_transactions: settings.pool_mode != PoolMode::Session,
             refuse_transactions: settings.pool_mode == PoolMode::Statement,
@@ -226,6 +232,12 @@ impl Session {
                 tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {
                     self.client.drop = header.len - here;
                 }
+                tag::PARSE if whole && self.is_known_parse(&input[at..], here) => {
+                    let answer = Answer::ParseComplete.bytes();
+                    self.client
+                        .outbox
+                        .append(|out| out.extend_from_slice(answer));
+                }
                 tag::QUERY
                 | tag::PARSE
                 | tag::BIND
@@ -250,6 +262,32 @@ impl Session {
         }
         self.client.carry.replace(&input[at..]);
         Ok(Need::Nothing)
+    }
+
+    /// Whether `bytes` begin with a named Parse of `len` bytes that a server of this pool has
+    /// accepted before, and with its Sync: then no server is needed to say so once more. Drivers
+    /// that prepare everything when they connect would otherwise queue for nothing, and those that
+    /// wait for it with other sessions' transactions open would wait for themselves.
+    fn is_known_parse(&mut self, bytes: &[u8], len: usize) -> bool {
+        if !bytes[len..].starts_with(SYNC) {
+            return false;
+        }
+        let Some(view) = ParseView::read(&bytes[HEADER_LEN..len]) else {
+            return false;
+        };
+        if view.name.is_empty() || self.client.statements.find(view.name).is_some() {
+            return false;
+        }
+        let interners = &self.local.commons().interners;
+        let known = interners
+            .known_statement(view.text)
+            .filter(|s| s.is_accepted_by(self.rules.pool));
+        let Some(statement) = known else {
+            return false;
+        };
+        self.client.statements.adopt(view.name, statement);
+        self.local.counters().statements_reused.add(1);
+        true
     }
 
     #[inline]

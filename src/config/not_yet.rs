@@ -92,7 +92,12 @@ const NOT_YET: &[NotYet] = &[
         &["error"],
         Warn("what a client leaves behind is taken away by DISCARD ALL"),
     ),
-    row(LOG, "slow_query", &[], Warn("slow statements are not logged")),
+    row(
+        LOG,
+        "slow_query",
+        &[],
+        Warn("slow statements are not logged"),
+    ),
     row(LOG, "connections", &[], Warn("logins are not logged")),
     row(TRACING, "otlp_endpoint", &[], Warn("no spans are sent")),
 ];

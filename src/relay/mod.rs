@@ -37,6 +37,8 @@ const NO_STATEMENT: &[u8] = b"_p?";
 /// What the relay does differently for one client and another.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
+    /// Number of the pool.
+    pub pool: u64,
     /// Statements that one server may hold.
     pub max_prepared_statements: usize,
     /// End when the server is free, not only when the client leaves.

@@ -576,6 +576,9 @@ impl Relay<'_> {
         let id = statement.id();
         if self.server.statements.touch(id) {
             if !self.server.replay.running {
+                if self.server.journal.is_empty() {
+                    statement.note_accepted(self.rules.pool);
+                }
                 self.counters.statements_reused.add(1);
                 return;
             }

@@ -69,6 +69,16 @@ impl Interners {
         interner.intern(text)
     }
 
+    /// The statement of this text, if somebody refers to one.
+    #[must_use]
+    pub fn known_statement(&self, text: &[u8]) -> Option<Arc<Statement>> {
+        let interner = self
+            .statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        interner.find(text)
+    }
+
     /// Changes the bound on texts, in bytes.
     pub fn set_statement_bytes(&self, bytes: usize) {
         let mut interner = self

@@ -156,3 +156,31 @@ fn t49_short_messages_do_not_call_for_gigabytes_at_once() {
     );
     rig.assert_sound();
 }
+
+/// Drivers that prepare with other sessions' transactions open, and wait for it, must not wait for
+/// themselves: what a server of the pool has accepted needs no server to be accepted once more.
+#[test]
+fn a_known_statement_is_prepared_while_every_server_is_taken() {
+    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    let mut first = rig.login();
+    first.send(&[parse("a", "SELECT 41 + 1"), sync()]);
+    first.expect("1 Z(I)");
+    for _ in 0..2 {
+        first.send(&[bind("", "a", &[]), execute(""), sync()]);
+        first.expect("2 D(42) C(SELECT 1) Z(I)");
+    }
+    first.send(&[query("BEGIN")]);
+    first.expect("C(BEGIN) Z(T)");
+
+    let mut second = rig.login();
+    second.send(&[parse("b", "SELECT 41 + 1"), sync()]);
+    second.expect("1 Z(I)");
+    // The name is taken now, and only a server can say so as PostgreSQL would; so it waits.
+    second.send(&[parse("b", "SELECT 41 + 1"), sync()]);
+    first.send(&[query("COMMIT")]);
+    first.expect("C(COMMIT) Z(I)");
+    second.expect("E(42P05) Z(I)");
+    second.send(&[bind("", "b", &[]), execute(""), sync()]);
+    second.expect("2 D(42) C(SELECT 1) Z(I)");
+    rig.assert_sound();
+}

@@ -28,6 +28,7 @@ use crate::server::{Interners, Server};
 mod client_side;
 mod replies;
 mod requests;
+mod statements;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 

@@ -7,7 +7,7 @@ use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::ledger::{Deal, Verdict, Violation};
 use pooler_protocol::prepared::{SERVER_NAME_PREFIX, write_server_name};
 
-use super::requests::UNKNOWN_NAME_END;
+use super::statements::UNKNOWN_NAME_END;
 use super::{Ended, Outcome, Relay};
 use crate::buffer::{SCRATCH_LEN, Splice};
 use crate::error::ServerFault;

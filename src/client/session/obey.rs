@@ -1,0 +1,132 @@
+//! What others ask of a session: to cancel, to stop waiting, to end. They leave orders on its seat,
+//! and it obeys when it is polled next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pooler_protocol::backend::{Report, write_notice};
+use tokio::sync::oneshot;
+
+use super::super::seat::{Order, waiting_in_vain};
+use super::{CancelDue, Session, State, Step};
+use crate::error::Refusal;
+use crate::pool::Wait;
+
+impl Session {
+    /// Does what others asked for.
+    pub(super) fn obey(&mut self) -> Step {
+        for order in self.seat.take_orders() {
+            match order {
+                Order::LookUp => {}
+                Order::Abort => return Step::End,
+                Order::End(refusal) => {
+                    if !matches!(self.state, State::Closing) {
+                        self.end_with(&refusal);
+                    }
+                }
+                Order::Notify(waited) if matches!(self.state, State::Waiting(_)) => {
+                    self.notify(waited);
+                }
+                Order::StopWaiting(refusal) if matches!(self.state, State::Waiting(_)) => {
+                    self.refuse(&refusal);
+                }
+                Order::WaitTimeout(limit) => {
+                    if let State::Waiting(wait) = &self.state {
+                        let refusal = self.queue_refusal(wait, limit);
+                        self.refuse(&refusal);
+                    }
+                }
+                Order::Cancel(done) => self.cancel(done),
+                Order::Notify(_) | Order::StopWaiting(_) => {}
+            }
+        }
+        Step::Again
+    }
+
+    fn queue_refusal(&self, wait: &Wait, limit: Duration) -> Refusal {
+        let numbers = self.local.shared().numbers();
+        let size = self.local.shared().plan().settings.pool_size;
+        if let Some(error) = self.local.shared().last_failure() {
+            return waiting_in_vain(&error);
+        }
+        Refusal::error(
+            "53400",
+            format!(
+                "query_wait_timeout: no server connection of {} became free in {limit:?}",
+                self.local.shared().key
+            ),
+        )
+        .detail(format!(
+            "{} of {size} server connections are in use; this session is number {} of {} in the \
+             queue and has waited for {:.1?}{}.",
+            numbers.servers - numbers.idle.min(numbers.servers),
+            wait.position(),
+            numbers.waiting,
+            wait.since().elapsed(),
+            numbers.oldest_checkout.map_or(String::new(), |since| format!(
+                "; the transaction that has had one longest began {:.1?} ago",
+                since.elapsed()
+            )),
+        ))
+        .hint("Look for long transactions in this pool, raise pool_size, or raise query_wait_timeout.")
+    }
+
+    fn notify(&mut self, waited: Duration) {
+        let State::Waiting(wait) = &self.state else {
+            return;
+        };
+        let message = format!(
+            "waiting for a server connection for {:.1?}, number {} in the queue of {}",
+            waited,
+            wait.position(),
+            self.local.shared().key
+        );
+        let report = Report {
+            severity: "NOTICE",
+            sqlstate: "00000",
+            message: &message,
+            detail: "",
+            hint: "",
+        };
+        self.client.outbox.append(|out| write_notice(out, &report));
+    }
+
+    /// A cancel reaches what this session runs now, or nothing (traps 13, 16).
+    pub(super) fn cancel(&mut self, done: Option<oneshot::Sender<()>>) {
+        let checkout = match &self.state {
+            State::Waiting(_) => return self.refuse(&Refusal::cancelled_in_queue()),
+            State::Active(checkout) => checkout,
+            State::Idle | State::Closing => return,
+        };
+        if !checkout.ledger.is_busy() || checkout.identity.cancel_key.is_empty() {
+            return;
+        }
+        if checkout.ledger.is_asked_aside() {
+            self.cancel_due = Some(CancelDue(done));
+            return;
+        }
+        let Some(flying) = checkout.cancels.take_off() else {
+            // Who asked is told when the one under way has landed.
+            let cancels = Arc::clone(&checkout.cancels);
+            tokio::task::spawn_local(async move {
+                cancels.wait().await;
+                drop(done);
+            });
+            return;
+        };
+        self.local.counters().cancels.add(1);
+        let settings = &self.local.shared().plan().settings;
+        let limit = settings
+            .cancel_wait_timeout
+            .unwrap_or(Duration::from_secs(60));
+        let identity = Arc::clone(&checkout.identity);
+        let canceller = self.hub.canceller.clone();
+        let seat = self.seat.share();
+        tokio::task::spawn_local(async move {
+            canceller.send(identity, flying, limit).await;
+            // The session may have waited only for this to give its server back.
+            seat.wake();
+            drop(done);
+        });
+    }
+}

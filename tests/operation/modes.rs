@@ -129,6 +129,8 @@ fn replication_connections_have_a_server_of_their_own() {
         String::from_utf8_lossy(&out.stderr)
     );
     assert!(target.join("copy/PG_VERSION").exists());
+    // Written by whoever runs the tests, which may not be the account that clears up.
+    std::fs::remove_dir_all(target.join("copy")).expect("the copy removed");
     holder.rows("COMMIT");
     let mut watch = crate::support::Wire::login(postgres.port(), "postgres", "postgres");
     wait_until("no walsender is left", || {

@@ -24,6 +24,9 @@ pub use journal::Journal;
 /// What every name under which a server holds a client's statement begins with.
 pub const SERVER_NAME_PREFIX: &str = "_p";
 
+/// A name that no server holds: those that they do are the prefix and a number.
+pub const NO_STATEMENT: &[u8] = b"_p?";
+
 /// One text with its parameter types, as a Parse carries them.
 #[derive(Debug)]
 pub struct Statement {

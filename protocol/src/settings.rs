@@ -118,7 +118,8 @@ fn caseless(name: &str) -> impl Iterator<Item = u8> + '_ {
     name.bytes().map(|b| b.to_ascii_lowercase())
 }
 
-fn push_set_config(sql: &mut String, name: &str, value: Option<&str>) {
+/// Appends a `set_config` of the session to a SELECT, and the SELECT itself if `sql` is empty.
+pub fn push_set_config(sql: &mut String, name: &str, value: Option<&str>) {
     sql.push_str(if sql.is_empty() { "SELECT " } else { ", " });
     sql.push_str("pg_catalog.set_config(");
     sql.push_str(&quote(name));

@@ -81,12 +81,6 @@ impl Talk {
         )
     }
 
-    /// The socket.
-    #[must_use]
-    pub fn stream(&self) -> &Stream {
-        &self.stream
-    }
-
     async fn read_more(&mut self) -> Result<(), ClientLoginError> {
         let n = std::future::poll_fn(|cx| {
             // The worker's buffer: one of its own would make every login two kilobytes larger.

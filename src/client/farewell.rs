@@ -15,7 +15,7 @@ use pooler_protocol::backend::TransactionStatus;
 use pooler_protocol::frame::write_message;
 use pooler_protocol::frontend::{self, tag};
 use pooler_protocol::ledger::{Deal, Request};
-use pooler_protocol::prepared::SERVER_NAME_PREFIX;
+use pooler_protocol::prepared::NO_STATEMENT;
 
 use super::Hub;
 use crate::config::PoolMode;
@@ -181,10 +181,8 @@ fn abandon_batch(server: &mut Server) {
             portal: b"",
             statement: b"",
         };
-        // No server holds a statement of this name.
-        let nobody = format!("{SERVER_NAME_PREFIX}?");
         server.outbox.append(|out| {
-            frontend::write_bind_front(out, &names, NO_VALUES.len() + 2, nobody.as_bytes());
+            frontend::write_bind_front(out, &names, NO_VALUES.len() + 2, NO_STATEMENT);
             out.extend_from_slice(&NO_VALUES);
         });
         let _sent = server.ledger.request(Request::Bind, Deal::Skip, 0);

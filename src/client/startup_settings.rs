@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pooler_protocol::backend::{ErrorView, read_data_row, tag};
-use pooler_protocol::settings::{Settings, quote};
+use pooler_protocol::settings::{Settings, push_set_config};
 use pooler_protocol::startup::{Startup, parse_options};
 
 use super::farewell;
@@ -113,16 +113,9 @@ async fn ask_server(
     asked: &[(String, String)],
 ) -> Result<Settings, Refusal> {
     let mut checkout = farewell::checkout(local).await?;
-    let mut sql = String::from("SELECT ");
-    for (at, (name, value)) in asked.iter().enumerate() {
-        if at > 0 {
-            sql.push_str(", ");
-        }
-        sql.push_str("pg_catalog.set_config(");
-        sql.push_str(&quote(name));
-        sql.push_str(", ");
-        sql.push_str(&quote(value));
-        sql.push_str(", false)");
+    let mut sql = String::new();
+    for (name, value) in asked {
+        push_set_config(&mut sql, name, Some(value));
     }
     let mut values = Vec::new();
     let mut refusal = None;

@@ -51,6 +51,22 @@ pub struct Pooled<S = Stream> {
     pub(super) generation: u32,
 }
 
+impl<S> Pooled<S> {
+    /// The same with another server in its place, which is how it goes from worker to worker.
+    pub(super) fn map<T>(
+        self,
+        map: impl FnOnce(Server<S>) -> std::io::Result<Server<T>>,
+    ) -> std::io::Result<Box<Pooled<T>>> {
+        Ok(Box::new(Pooled {
+            server: map(self.server)?,
+            slot: self.slot,
+            expires: self.expires,
+            idle_share: self.idle_share,
+            generation: self.generation,
+        }))
+    }
+}
+
 /// A server in use.
 #[derive(Debug)]
 pub struct Checkout {

@@ -15,7 +15,7 @@ use super::state::{Ticket, Waiter};
 use super::{Commons, Errand, Limit, Pool};
 use crate::error::LoginError;
 use crate::metrics::PoolCounters;
-use crate::net::DetachedStream;
+use crate::server::Server;
 
 /// How long PostgreSQL may take to close a connection after a goodbye.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -240,7 +240,7 @@ impl LocalPool {
             self.tell(waiter.cell, ticket, Ok(pooled));
             return None;
         }
-        match detach(pooled) {
+        match pooled.map(Server::detach) {
             Ok(server) => {
                 let errand = Errand::Deliver {
                     pool: Arc::clone(&self.shared),
@@ -406,40 +406,6 @@ fn close(mut pooled: Box<Pooled>) {
     });
 }
 
-fn detach(pooled: Box<Pooled>) -> std::io::Result<Box<Pooled<DetachedStream>>> {
-    let Pooled {
-        server,
-        slot,
-        expires,
-        idle_share,
-        generation,
-    } = *pooled;
-    Ok(Box::new(Pooled {
-        server: server.detach()?,
-        slot,
-        expires,
-        idle_share,
-        generation,
-    }))
-}
-
-fn attach(pooled: Box<Pooled<DetachedStream>>) -> std::io::Result<Box<Pooled>> {
-    let Pooled {
-        server,
-        slot,
-        expires,
-        idle_share,
-        generation,
-    } = *pooled;
-    Ok(Box::new(Pooled {
-        server: server.attach()?,
-        slot,
-        expires,
-        idle_share,
-        generation,
-    }))
-}
-
 /// The pools that a worker has seen.
 #[derive(Debug)]
 pub struct LocalPools {
@@ -481,7 +447,7 @@ impl LocalPools {
                 cell,
                 ticket,
                 server,
-            } => match attach(server) {
+            } => match server.map(Server::attach) {
                 Ok(pooled) => self.local(&pool).tell(cell, ticket, Ok(pooled)),
                 Err(e) => {
                     tracing::error!("cannot take a server connection from another worker: {e}");

@@ -19,6 +19,7 @@ use std::time::Instant;
 use pooler_protocol::backend::TransactionStatus;
 use pooler_protocol::frontend::{tag, write_statement_target, write_sync};
 use pooler_protocol::ledger::{Deal, Request, Reusable};
+use pooler_protocol::prepared::NO_STATEMENT;
 
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::error::{Refusal, ServerFault};
@@ -31,9 +32,6 @@ mod requests;
 mod statements;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
-
-/// A name that no server holds: the pooler's are its prefix and a number.
-const NO_STATEMENT: &[u8] = b"_p?";
 
 /// What the relay does differently for one client and another.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz
+.PHONY: help demo test lint bench instructions fuzz regress
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -10,6 +10,7 @@ help:
 	@echo "make lint    formatting, clippy and documentation, warnings are errors"
 	@echo "make bench   the pooler beside PgBouncer, HAProxy and a direct connection; ARGS=--quick for a short run"
 	@echo "make instructions  instructions of the hot path, by callgrind, to benches/INSTRUCTIONS.md"
+	@echo "make regress PostgreSQL's regression suite, directly and through the pooler; MODES and TESTS choose"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
 demo:
@@ -42,3 +43,8 @@ instructions:
 
 fuzz:
 	@sh scripts/fuzz.sh $(TARGET)
+
+regress:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@CARGO=$(CARGO) sh scripts/regress.sh

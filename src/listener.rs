@@ -1,8 +1,8 @@
 //! Listening sockets, and taking connections from them.
 //!
-//! Each worker has a socket of its own on each TCP address (SO_REUSEPORT), so that the kernel
-//! spreads connections and a login costs no hop between threads. Unix sockets know no such thing:
-//! the first worker accepts for all.
+//! All workers share the sockets, and the one on duty takes connections (see `client::Door`): with
+//! a socket of its own for each (SO_REUSEPORT) the kernel would send most clients to a worker on
+//! which they do not stay.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 
 use crate::client::Hub;
 use crate::config::{Config, ListenAddress};
@@ -36,38 +37,43 @@ pub enum Bound {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// Binds every address for every worker: the outer list has one entry a worker.
+impl Bound {
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(l) => l.try_clone().map(Self::Tcp),
+            Self::Unix(l) => l.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+/// Binds every address, for every worker: the outer list has one entry a worker.
 ///
 /// # Errors
 /// Which address cannot be bound, and why.
 pub fn bind_all(config: &Config, workers: usize) -> io::Result<(Vec<Vec<Bound>>, Vec<SocketFile>)> {
-    let mut bound: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
     let mut files = Vec::new();
     let liveness = liveness(&config.pooler.defaults);
     for address in &config.pooler.listen {
         let explain = |e: io::Error| io::Error::new(e.kind(), explanation(address, &e));
         match address {
             ListenAddress::Tcp(addr) => {
-                let mut addr = *addr;
-                for (worker, sockets) in bound.iter_mut().enumerate() {
-                    let socket = bind_tcp(addr, worker == 0, liveness).map_err(explain)?;
-                    // With port 0 the first socket decides for all.
-                    addr.set_port(socket.local_addr()?.port());
-                    sockets.push(Bound::Tcp(socket));
-                }
-                tracing::info!("listening on {addr}");
+                let socket = bind_tcp(*addr, liveness).map_err(explain)?;
+                tracing::info!("listening on {}", socket.local_addr()?);
+                bound.push(Bound::Tcp(socket));
             }
             ListenAddress::Unix { .. } => {
                 let path = address.socket_path().unwrap_or_default();
                 let mode = config.pooler.unix_socket_mode;
                 let (socket, file) = bind_unix(&path, mode).map_err(explain)?;
-                bound[0].push(Bound::Unix(socket));
+                bound.push(Bound::Unix(socket));
                 files.push(file);
                 tracing::info!("listening on {}", path.display());
             }
         }
     }
-    Ok((bound, files))
+    let shared = (0..workers).map(|_| bound.iter().map(Bound::try_clone).collect());
+    Ok((shared.collect::<io::Result<_>>()?, files))
 }
 
 fn explanation(address: &ListenAddress, e: &io::Error) -> String {
@@ -82,28 +88,12 @@ fn explanation(address: &ListenAddress, e: &io::Error) -> String {
     format!("cannot listen on {address}: {e}{hint}")
 }
 
-fn bind_tcp(
-    addr: SocketAddr,
-    first: bool,
-    liveness: Liveness,
-) -> io::Result<std::net::TcpListener> {
-    let open = || -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        Ok(socket)
-    };
-    if first && addr.port() != 0 {
-        // SO_REUSEPORT would let a second pooler share the port unnoticed: see first whether it is
-        // free without it.
-        let probe = open()?;
-        // It does not listen: a client that came just then would be reset with it.
-        probe.bind(&addr.into())?;
+fn bind_tcp(addr: SocketAddr, liveness: Liveness) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
     }
-    let socket = open()?;
-    socket.set_reuse_port(true)?;
     socket.bind(&addr.into())?;
     liveness.apply(SockRef::from(&socket))?;
     socket.listen(BACKLOG)?;
@@ -146,6 +136,13 @@ enum Listener {
 }
 
 impl Listener {
+    fn enter(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(l) => TcpListener::from_std(l).map(Self::Tcp),
+            Bound::Unix(l) => UnixListener::from_std(l).map(Self::Unix),
+        }
+    }
+
     async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(l) => {
@@ -167,25 +164,46 @@ impl Listener {
     }
 }
 
-/// Takes connections until the worker stops. A connection whose descriptor is `descriptors` or
-/// above is served, and none is taken behind it before there is room again.
-///
-/// # Errors
-/// If the socket cannot enter the worker's event loop.
-pub async fn accept_all(hub: Rc<Hub>, bound: Bound, descriptors: RawFd) -> io::Result<()> {
-    let listener = match bound {
-        Bound::Tcp(l) => Listener::Tcp(TcpListener::from_std(l)?),
-        Bound::Unix(l) => Listener::Unix(UnixListener::from_std(l)?),
-    };
+/// Takes connections when the worker is on duty, until it stops. A connection whose descriptor is
+/// `descriptors` or above is served, and none is taken behind it before there is room again.
+pub async fn accept_all(
+    hub: Rc<Hub>,
+    bound: Bound,
+    mut duty: watch::Receiver<usize>,
+    descriptors: RawFd,
+) {
+    let worker = hub.worker;
+    let mut crowded = Crowded::default();
+    while duty.wait_for(|&w| w == worker).await.is_ok() {
+        // In the event loop only while on duty: others' connections would wake this thread.
+        let listener = match bound.try_clone().and_then(Listener::enter) {
+            Ok(listener) => listener,
+            Err(e) => {
+                crowded.say(e);
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Whichever is dropped has nothing in its hands: a connection is served in the poll in
+        // which it is accepted.
+        tokio::select! {
+            () = accept(&hub, &listener, descriptors) => {}
+            _ = duty.wait_for(|&w| w != worker) => {}
+        }
+    }
+}
+
+/// For ever.
+async fn accept(hub: &Rc<Hub>, listener: &Listener, descriptors: RawFd) {
     let mut crowded = Crowded::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let last = stream.as_raw_fd() >= descriptors;
-                tokio::task::spawn_local(Rc::clone(&hub).serve(stream, peer));
+                tokio::task::spawn_local(Rc::clone(hub).serve(stream, peer));
                 if last {
                     crowded.say("too few descriptors are left for servers");
-                    wait_for_room(&listener, descriptors).await;
+                    wait_for_room(listener, descriptors).await;
                 } else {
                     crowded = Crowded::default();
                 }

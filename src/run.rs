@@ -141,6 +141,7 @@ impl Fleet {
         });
         let registry = Registry::new(config, commons);
         let mut threads = Vec::with_capacity(workers);
+        let door = client::Door::default();
         let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
         for (index, ((pool_errands, client_errands), listeners)) in parts.enumerate() {
             threads.push(worker::start(Parts {
@@ -150,6 +151,7 @@ impl Fleet {
                 pool_errands,
                 client_errands,
                 listeners,
+                door: door.clone(),
                 descriptors,
             })?);
         }

@@ -33,8 +33,10 @@ pub struct Parts {
     pub pool_errands: UnboundedReceiver<pool::Errand>,
     /// Errands about clients.
     pub client_errands: UnboundedReceiver<Errand>,
-    /// Its listening sockets.
+    /// The listening sockets, which all workers share.
     pub listeners: Vec<Bound>,
+    /// Who of them takes connections.
+    pub door: client::Door,
     /// Descriptors that clients may take; the numbers from here on are for other things.
     pub descriptors: RawFd,
 }
@@ -65,6 +67,7 @@ async fn work(parts: Parts) {
         mut pool_errands,
         mut client_errands,
         listeners,
+        door,
         descriptors,
     } = parts;
     let hub = Rc::new(Hub {
@@ -77,6 +80,7 @@ async fn work(parts: Parts) {
         oldest: client::Oldest::default(),
         canceller: Canceller::default(),
         deadlines: client::Deadlines::default(),
+        doorkeeper: client::Doorkeeper::new(door.clone(), index),
         draining: std::cell::Cell::new(None),
     });
     let for_pools = Rc::clone(&hub);
@@ -89,11 +93,8 @@ async fn work(parts: Parts) {
         .into_iter()
         .map(|bound| {
             let hub = Rc::clone(&hub);
-            tokio::task::spawn_local(async move {
-                if let Err(e) = accept_all(hub, bound, descriptors).await {
-                    tracing::error!("cannot accept connections: {e}");
-                }
-            })
+            let duty = door.watch();
+            tokio::task::spawn_local(accept_all(hub, bound, duty, descriptors))
         })
         .collect();
     while let Some(errand) = client_errands.recv().await {

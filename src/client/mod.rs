@@ -25,6 +25,7 @@ use crate::registry::Registry;
 mod admit;
 mod authenticate;
 mod deadline;
+mod door;
 mod farewell;
 mod oldest;
 mod replication;
@@ -34,6 +35,7 @@ mod startup_settings;
 
 use admit::Admission;
 pub use deadline::Deadlines;
+pub use door::{Door, Doorkeeper};
 pub use oldest::Oldest;
 pub use seat::{Order, Phase, Seats};
 
@@ -97,6 +99,8 @@ pub struct Hub {
     pub canceller: Canceller,
     /// The deadlines of logins under way.
     pub deadlines: Deadlines,
+    /// Where its new clients went.
+    pub doorkeeper: Doorkeeper,
     /// Whether and how the worker is stopping.
     pub draining: Cell<Option<Drain>>,
 }
@@ -130,6 +134,7 @@ impl Hub {
             return;
         };
         let home = admission.home(self.worker);
+        self.doorkeeper.note(home);
         if home == self.worker {
             return self.admit(admission, counted).await;
         }

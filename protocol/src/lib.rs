@@ -14,3 +14,4 @@ pub mod ledger;
 pub mod prepared;
 pub mod settings;
 pub mod startup;
+pub mod statement;

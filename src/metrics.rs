@@ -133,6 +133,15 @@ impl ErrorCounts {
     }
 }
 
+/// How many of something there are, as the difference of two counters.
+#[derive(Debug, Default)]
+pub struct Count {
+    /// Came.
+    pub begun: Counter,
+    /// Went.
+    pub ended: Counter,
+}
+
 /// What happens in one pool on one worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -169,6 +178,8 @@ pub struct PoolCounters {
     pub errors: ErrorCounts,
     /// Queries cancelled for clients, or because a client had vanished.
     pub cancels: Counter,
+    /// Clients that keep a server for each of the reasons of `relay::KINDS`.
+    pub pins: [Count; 7],
 }
 
 #[cfg(test)]

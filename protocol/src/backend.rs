@@ -56,6 +56,16 @@ impl TransactionStatus {
             _ => None,
         }
     }
+
+    /// The status byte.
+    #[must_use]
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::Open => b'T',
+            Self::Failed => b'E',
+        }
+    }
 }
 
 /// The body of an ErrorResponse or NoticeResponse. Fields may be missing, out of order, or cut:
@@ -184,6 +194,19 @@ pub fn write_error_renamed(out: &mut Vec<u8>, body: &[u8], from: &[u8], to: &[u8
 /// Writes ReadyForQuery outside a transaction.
 pub fn write_ready_idle(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Z\0\0\0\x05I");
+}
+
+/// Writes ReadyForQuery.
+pub fn write_ready_for_query(out: &mut Vec<u8>, status: TransactionStatus) {
+    write_message(out, tag::READY_FOR_QUERY, |b| b.push(status.byte()));
+}
+
+/// Writes CommandComplete of `command`.
+pub fn write_command_complete(out: &mut Vec<u8>, command: &str) {
+    write_message(out, tag::COMMAND_COMPLETE, |b| {
+        b.extend_from_slice(command.as_bytes());
+        b.push(0);
+    });
 }
 
 /// Writes ParameterStatus.

@@ -82,6 +82,27 @@ impl<'a> BindView<'a> {
     }
 }
 
+/// Calls `see` with every value of a whole Bind body, of whatever format; nothing if it is malformed.
+pub fn each_value(body: &[u8], mut see: impl FnMut(&[u8])) {
+    let mut read = || -> Option<()> {
+        let (_, rest) = split_cstr(body)?;
+        let (_, rest) = split_cstr(rest)?;
+        let (formats, rest) = rest.split_first_chunk::<2>()?;
+        let rest = rest.get(usize::from(u16::from_be_bytes(*formats)) * 2..)?;
+        let (count, mut rest) = rest.split_first_chunk::<2>()?;
+        for _ in 0..u16::from_be_bytes(*count) {
+            let (len, tail) = rest.split_first_chunk::<4>()?;
+            // A NULL has the length -1.
+            let len = usize::try_from(i32::from_be_bytes(*len)).unwrap_or(0);
+            let (value, tail) = tail.split_at_checked(len)?;
+            see(value);
+            rest = tail;
+        }
+        Some(())
+    };
+    let _malformed = read().is_none();
+}
+
 /// What a Describe or a Close is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
@@ -189,6 +210,17 @@ mod tests {
         assert_eq!(header.len, out.len());
         assert_eq!(&out[HEADER_LEN..], b"portal\0longer\0the rest");
         assert_eq!(BindView::read(b"portal\0st"), None);
+    }
+
+    #[test]
+    fn the_values_of_a_bind() {
+        let body = b"p\0s\0\0\x01\0\0\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\x01c\0\0";
+        let mut seen = Vec::new();
+        each_value(body, |v| seen.push(v.to_vec()));
+        assert_eq!(seen, [&b"ab"[..], b"", b"c"]);
+        for cut in 0..body.len() {
+            each_value(&body[..cut], |_| ());
+        }
     }
 
     #[test]

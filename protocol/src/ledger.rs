@@ -9,7 +9,7 @@
 //!                request()                      response()
 //!  client --------------------> [ entries ] <-------------------- server
 //!                                   |
-//!          Forward: to the client   |   Skip: the pooler asked, swallow it
+//!          Forward: to the client   |   Skip: the pooler asked, swallow it (Read: and look at it)
 //!          Answer:  the server was not asked, the pooler replies when its turn comes
 //!
 //!  flow      --ErrorResponse in the extended protocol, no Sync queued--> discarding
@@ -134,7 +134,7 @@ impl Ledger {
             head,
             Some(Entry::Owed {
                 request: Request::Query,
-                deal: Deal::Skip,
+                deal: Deal::Skip | Deal::Read,
                 ..
             })
         )

@@ -17,6 +17,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::frame::split_cstr;
+use crate::statement::{Marks, scan};
+
 mod journal;
 
 pub use journal::Journal;
@@ -32,6 +35,7 @@ pub const NO_STATEMENT: &[u8] = b"_p?";
 pub struct Statement {
     id: u64,
     text: Box<[u8]>,
+    marks: Marks,
     budget: Arc<AtomicUsize>,
     /// Where a server has accepted it last; 0 is nowhere.
     accepted_by: AtomicU64,
@@ -50,6 +54,19 @@ impl Statement {
     #[must_use]
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// What its query makes one suspect whoever runs it.
+    #[inline]
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    /// Its query, without the NUL and the parameter types.
+    #[must_use]
+    pub fn query(&self) -> &[u8] {
+        split_cstr(&self.text).map_or(&self.text, |(query, _)| query)
     }
 
     /// Notes that a server of the pool of this number has accepted it.
@@ -158,8 +175,10 @@ impl Interner {
             return Err(OutOfBudget { limit: self.limit });
         }
         self.used.fetch_add(cost(text), Ordering::Relaxed);
+        let query = split_cstr(text).map_or(text, |(query, _)| query);
         let statement = Arc::new(Statement {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            marks: scan(query),
             text: text.into(),
             budget: Arc::clone(&self.used),
             accepted_by: AtomicU64::new(0),
@@ -219,6 +238,11 @@ impl ClientStatements {
     /// Gives `name` to a statement that needs no server's word: one has accepted it already.
     pub fn adopt(&mut self, name: &[u8], statement: Arc<Statement>) {
         self.named.insert(name.into(), statement);
+    }
+
+    /// Forgets the one of this name, of which the server need not know (DEALLOCATE by SQL).
+    pub fn remove(&mut self, name: &[u8]) {
+        self.named.remove(name);
     }
 
     /// Whether there is no statement at all.

@@ -5,6 +5,7 @@
 //! that it reports, never the client's spelling of it (trap 30).
 
 use std::collections::HashSet;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// Session settings that differ from what the server connection was born with, ordered by name.
@@ -132,10 +133,18 @@ pub fn push_set_config(sql: &mut String, name: &str, value: Option<&str>) {
 }
 
 /// A string constant that means the same under every setting of `standard_conforming_strings`
-/// (trap 32).
+/// and of `client_encoding` (trap 32).
 #[must_use]
 pub fn quote(value: &str) -> String {
-    postgres_protocol::escape::escape_literal(value)
+    if value.is_ascii() {
+        return postgres_protocol::escape::escape_literal(value);
+    }
+    let mut sql = String::from("pg_catalog.convert_from(pg_catalog.decode('");
+    for byte in value.bytes() {
+        let _infallible = write!(sql, "{byte:02x}");
+    }
+    sql.push_str("', 'hex'), 'UTF8')");
+    sql
 }
 
 /// Keeps one copy of each set.
@@ -231,6 +240,14 @@ mod tests {
         assert_eq!(
             sql,
             "SELECT pg_catalog.set_config('application_name',  E'a''); DROP \\\\''', false)"
+        );
+    }
+
+    #[test]
+    fn t32_values_in_any_script_mean_the_same_in_every_encoding() {
+        assert_eq!(
+            quote("J\u{fc}"),
+            "pg_catalog.convert_from(pg_catalog.decode('4ac3bc', 'hex'), 'UTF8')"
         );
     }
 

@@ -38,6 +38,8 @@ impl Marks {
     pub const ENDS: Self = Self(1 << 9);
     /// It may be a COPY.
     pub const COPIES: Self = Self(1 << 10);
+    /// It cannot be known any more what the session holds.
+    pub const UNKNOWN: Self = Self(1 << 11);
 
     /// Whether all of `other` is in it.
     #[inline]
@@ -225,7 +227,7 @@ fn first_word(text: &[u8]) -> Marks {
         }
         b's' if is(b"start") => Marks::BEGINS,
         b'r' if is(b"reset") => Marks::SETTINGS,
-        b'r' if is(b"rollback") && !names_savepoint(next(b"rollback")) => Marks::ENDS,
+        b'r' if is(b"rollback") && !names_savepoint(next(b"rollback")) => end(text),
         b'l' if is(b"listen") => Marks::LISTEN,
         b'u' if is(b"unlisten") => Marks::LISTEN,
         b'd' if is(b"discard") || is(b"do") => Marks::ALL,
@@ -234,12 +236,12 @@ fn first_word(text: &[u8]) -> Marks {
         b'p' if is(b"prepare") && !word_at(next(b"prepare"), 0, b"transaction") => Marks::PREPARED,
         b'p' if is(b"prepare") => Marks::ENDS,
         b'e' if is(b"execute") => Marks::ALL,
-        b'e' if is(b"end") => Marks::ENDS,
-        b'a' if is(b"abort") => Marks::ENDS,
+        b'e' if is(b"end") => end(text),
+        b'a' if is(b"abort") => end(text),
         b'c' if is(b"call") => Marks::ALL,
         b'c' if is(b"close") => Marks::CLOSES,
         b'c' if is(b"copy") => Marks::COPIES,
-        b'c' if is(b"commit") && !word_at(next(b"commit"), 0, b"prepared") => Marks::ENDS,
+        b'c' if is(b"commit") && !word_at(next(b"commit"), 0, b"prepared") => end(text),
         b'b' if is(b"begin") => Marks::BEGINS,
         _ => Marks::NONE,
     }
@@ -255,10 +257,14 @@ fn names_savepoint(text: &[u8]) -> bool {
     word_at(text, 0, b"to") || word_at(text, 0, b"prepared")
 }
 
-/// Whether a text that ends a transaction block begins the next with it (AND CHAIN).
-#[must_use]
-pub fn chains(text: &[u8]) -> bool {
-    text.windows(5).any(|w| w.eq_ignore_ascii_case(b"chain"))
+/// The end of a transaction block, and with AND CHAIN the beginning of the next.
+fn end(text: &[u8]) -> Marks {
+    let chains = text.windows(5).any(|w| w.eq_ignore_ascii_case(b"chain"));
+    if chains {
+        Marks::ENDS | Marks::BEGINS
+    } else {
+        Marks::ENDS
+    }
 }
 
 /// Behind blanks, comments, and the parentheses in which a SELECT may stand.
@@ -316,13 +322,24 @@ fn is_apart(text: &[u8], at: usize, len: usize) -> bool {
 }
 
 /// Calls `see` with every name in `text` that may be that of a setting of an application's own
-/// (`app.tenant`): the server lists all settings but these, so they must be asked for by name.
+/// (`app.tenant`): the server lists all settings but these, so they must be asked for by name. Such
+/// a name stands in quotes, or behind SET.
 pub fn custom_settings(text: &[u8], mut see: impl FnMut(&str)) {
     let in_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b'.');
-    for name in text.split(|b| !in_name(b)) {
-        if let Some(name) = as_custom_setting(name) {
+    let mut at = 0;
+    let mut before: &[u8] = b"";
+    for word in text.split(|b| !in_name(b)) {
+        let quoted = at > 0 && matches!(text[at - 1], b'\'' | b'"');
+        let set = [&b"set"[..], b"session", b"local"];
+        if (quoted || set.iter().any(|w| before.eq_ignore_ascii_case(w)))
+            && let Some(name) = as_custom_setting(word)
+        {
             see(name);
         }
+        if !word.is_empty() {
+            before = word;
+        }
+        at += word.len() + 1;
     }
 }
 
@@ -557,7 +574,7 @@ mod tests {
     fn names_of_applications_settings() {
         let mut seen = Vec::new();
         custom_settings(
-            b"SELECT set_config('app.tenant', '1.5', false), x.1y, a..b, my_app.Sub.name",
+            b"SELECT pg_catalog.set_config('app.tenant', '1.5', false), x.y; SET\n SESSION my_app.Sub.name = a.b",
             |name| seen.push(name.to_owned()),
         );
         assert_eq!(seen, ["app.tenant", "my_app.Sub.name"]);

@@ -57,7 +57,7 @@ pub(super) async fn checkout(local: &Rc<LocalPool>) -> Result<Checkout, Refusal>
 
 /// Gives a server back that owes nothing: at once if nothing was changed, else when it is clean.
 pub(super) fn clean_and_release(checkout: Checkout) {
-    if !checkout.dirty
+    if !checkout.needs_cleaning()
         && let Some(proof) = checkout.reusable()
     {
         checkout.release(proof, Instant::now());
@@ -217,7 +217,7 @@ async fn drain(server: &mut Server) -> Result<(), ServerFault> {
 
 /// Takes away what the last client changed.
 async fn clean(checkout: &mut Checkout) -> Result<(), ServerFault> {
-    if !checkout.dirty {
+    if !checkout.needs_cleaning() {
         return Ok(());
     }
     // In a pool by session the operator chooses how to clean, or not to; elsewhere everything goes.
@@ -228,6 +228,7 @@ async fn clean(checkout: &mut Checkout) -> Result<(), ServerFault> {
     };
     if query.is_empty() {
         checkout.dirty = false;
+        checkout.suspect = false;
         return Ok(());
     }
     checkout.ask(query, |_, _| ()).await?;
@@ -235,5 +236,6 @@ async fn clean(checkout: &mut Checkout) -> Result<(), ServerFault> {
     checkout.settings = nothing;
     checkout.statements.clear();
     checkout.dirty = false;
+    checkout.suspect = false;
     Ok(())
 }

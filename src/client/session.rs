@@ -23,15 +23,18 @@ use pooler_protocol::backend::write_ready_idle;
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::frontend::{ParseView, tag};
 use pooler_protocol::ledger::{Answer, Deal};
+use pooler_protocol::statement::Marks;
 
 use super::admit::Holdings;
 use super::seat::{Phase, Seated, waiting_in_vain};
 use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
-use crate::config::PoolMode;
+use crate::config::{OnSessionState, PoolMode};
 use crate::error::{Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool, Wait};
-use crate::relay::{ClientSide, Ended, Fill, HeldBack, Meter, Outcome, Relay, Rules};
+use crate::relay::{
+    ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules,
+};
 
 mod obey;
 
@@ -87,6 +90,8 @@ pub(super) struct Session {
     /// A cancel came while the server worked on a question of the pooler's own, and waits for the
     /// end of that: an error in it would cost the client its server.
     cancel_due: Option<CancelDue>,
+    /// What the counters say keeps it on its server.
+    pins: Marks,
     /// Others know how to wake it.
     started: bool,
     _holdings: Holdings,
@@ -111,6 +116,13 @@ impl Future for Session {
     }
 }
 
+/// Dropped midway it keeps nothing any more either.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.count_pins(Marks::NONE);
+    }
+}
+
 impl Session {
     /// Of a client that has just been let in.
     #[must_use]
@@ -130,12 +142,14 @@ impl Session {
                 max_prepared_statements: 0,
                 release_between_transactions: true,
                 refuse_transactions: false,
+                leftovers: Leftovers::Keep,
             },
             meter: Meter::default(),
             seat,
             version: 0,
             discarding: false,
             cancel_due: None,
+            pins: Marks::NONE,
             started: false,
             _holdings: holdings,
             local,
@@ -153,6 +167,11 @@ impl Session {
             max_prepared_statements: settings.max_prepared_statements,
             release_between_transactions: settings.pool_mode != PoolMode::Session,
             refuse_transactions: settings.pool_mode == PoolMode::Statement,
+            leftovers: match settings.on_session_state {
+                OnSessionState::Pin => Leftovers::Keep,
+                OnSessionState::Error => Leftovers::Refuse,
+                OnSessionState::Ignore => Leftovers::Drop,
+            },
         };
         self.seat.set_settings(settings);
     }
@@ -365,6 +384,9 @@ impl Session {
         scratch: &mut Scratch,
         fresh: Option<Range<usize>>,
     ) -> Step {
+        if let Some(refusal) = self.must_part() {
+            return self.end_with(&refusal);
+        }
         let State::Active(checkout) = &mut self.state else {
             return Step::Again;
         };
@@ -378,6 +400,7 @@ impl Session {
             rules: self.rules,
         }
         .poll(cx, fresh);
+        self.count_pins(self.client.possessions.held());
         let Poll::Ready(outcome) = polled else {
             self.seat.note(self.meter);
             self.seat
@@ -392,7 +415,7 @@ impl Session {
             Outcome::Done(proof) => {
                 let now = self.meter.now.unwrap_or_else(Instant::now);
                 if let Some(checkout) = self.take_server() {
-                    if checkout.dirty {
+                    if checkout.needs_cleaning() {
                         farewell::clean_and_release(checkout);
                     } else {
                         checkout.release(proof, now);
@@ -415,6 +438,7 @@ impl Session {
 
     fn server_lost(&mut self, fault: &ServerFault) -> Step {
         let in_message = self.is_in_message();
+        let bereft = self.client.possessions.are_somewhere();
         let Some(checkout) = self.take_server() else {
             return Step::End;
         };
@@ -424,7 +448,7 @@ impl Session {
             && self.client.carry.is_empty()
             && checkout.ledger.is_at_rest()
             && !checkout.said_goodbye;
-        if at_rest && !in_message && self.rules.release_between_transactions {
+        if at_rest && !in_message && !bereft && self.rules.release_between_transactions {
             // It has had all its replies: the next transaction finds another server.
             self.seat.enter(Phase::Idle, Instant::now());
             return Step::Again;
@@ -439,11 +463,50 @@ impl Session {
         self.end_with(&Refusal::server_gone(&host, fault))
     }
 
+    /// Why a client that keeps its server between transactions cannot keep it any longer.
+    #[inline]
+    fn must_part(&self) -> Option<Refusal> {
+        let at_rest = |checkout: &Checkout| {
+            self.rules.release_between_transactions
+                && self.client.pass == 0
+                && checkout.reusable().is_some()
+        };
+        if self.client.possessions.held().is_empty()
+            || !matches!(&self.state, State::Active(checkout) if at_rest(checkout))
+        {
+            return None;
+        }
+        match self.hub.draining.get() {
+            Some(Drain::Clients | Drain::Servers) => Some(Refusal::shutting_down()),
+            _ if self.local.shared().is_retired() => Some(Refusal::reconfigured()),
+            _ => None,
+        }
+    }
+
+    /// Notes what keeps the client on its server.
+    #[inline]
+    fn count_pins(&mut self, held: Marks) {
+        if self.pins == held {
+            return;
+        }
+        let counters = self.local.counters();
+        for (kind, counts) in KINDS.iter().zip(&counters.pins) {
+            match (self.pins.has(kind.marks), held.has(kind.marks)) {
+                (false, true) => counts.begun.add(1),
+                (true, false) => counts.ended.add(1),
+                _ => {}
+            }
+        }
+        self.pins = held;
+    }
+
     fn take_server(&mut self) -> Option<Checkout> {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Active(checkout) => {
                 // It waited for this server's answers.
                 self.client.held_back = HeldBack::No;
+                self.client.possessions.part();
+                self.count_pins(Marks::NONE);
                 Some(checkout)
             }
             other => {

@@ -87,12 +87,6 @@ const NOT_YET: &[NotYet] = &[
     row(CLUSTER, "read_fallback", &[], Warn(NO_REPLICAS)),
     row(HOST, "weight", &[], Warn(NO_REPLICAS)),
     row(
-        POOLS,
-        "on_session_state",
-        &["error"],
-        Warn("what a client leaves behind is taken away by DISCARD ALL"),
-    ),
-    row(
         LOG,
         "slow_query",
         &[],

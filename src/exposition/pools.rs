@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::metrics::{HistogramSum, OTHER_SQLSTATE, PoolCounters, SqlState};
 use crate::pool::{Numbers, Pool, PoolKey};
+use crate::relay::KINDS;
 
 /// Pools that have labels of their own: the first that are seen. Each costs some 200 lines.
 pub(super) const LABELLED_MAX: usize = 500;
@@ -101,6 +102,8 @@ pub(super) struct Totals {
     pub(super) statements_retried: u64,
     pub(super) errors: BTreeMap<SqlState, u64>,
     pub(super) cancels: u64,
+    /// Clients that keep a server now, by reason (see `relay::KINDS`).
+    pub(super) pins: [u64; KINDS.len()],
 }
 
 impl Totals {
@@ -129,6 +132,11 @@ impl Totals {
         self.statements_retried += counters.statements_retried.value();
         counters.errors.add_to(&mut self.errors);
         self.cancels += counters.cancels.value();
+        for (sum, count) in self.pins.iter_mut().zip(&counters.pins) {
+            // The end first: what came in between must not make it fall below zero.
+            let ended = count.ended.value();
+            *sum += count.begun.value().saturating_sub(ended);
+        }
     }
 
     fn bound_errors(&mut self) {

@@ -12,6 +12,7 @@ use super::process::Process;
 use super::render::{Series, Snapshot};
 use crate::cluster::PrimaryState;
 use crate::metrics::SqlState;
+use crate::relay::KINDS;
 
 /// A metric.
 #[derive(Debug)]
@@ -197,6 +198,17 @@ pub(super) static ROWS: &[Row] = &[
             out.counter(&[("event", "reused")], pool.totals.statements_reused)?;
             out.counter(&[("event", "evicted")], pool.totals.statements_evicted)?;
             out.counter(&[("event", "retried")], pool.totals.statements_retried)
+        }),
+    ),
+    gauge(
+        "pooler_pinned_clients",
+        Unit::None,
+        "Clients that keep a server connection between transactions, by what only it can hold.",
+        Each::Pool(|pool, out| {
+            for (kind, pinned) in KINDS.iter().zip(&pool.totals.pins) {
+                out.gauge(&[("reason", kind.reason)], *pinned as f64)?;
+            }
+            Ok(())
         }),
     ),
     counter(

@@ -10,6 +10,7 @@ use tokio::task::coop::has_budget_remaining;
 use pooler_protocol::prepared::ClientStatements;
 use pooler_protocol::settings::Settings;
 
+use super::questions::Possessions;
 use crate::buffer::{Carry, Outbox, SCRATCH_LEN, Scratch};
 use crate::net::Stream;
 
@@ -70,6 +71,8 @@ pub struct ClientSide {
     pub statements: ClientStatements,
     /// What its session is set to.
     pub settings: Arc<Settings>,
+    /// What else it has made of its session.
+    pub possessions: Possessions,
 }
 
 impl ClientSide {
@@ -89,6 +92,7 @@ impl ClientSide {
             armed: false,
             ended: Ended::No,
             statements: ClientStatements::default(),
+            possessions: Possessions::new(Arc::clone(&settings)),
             settings,
         }
     }

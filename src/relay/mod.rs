@@ -7,7 +7,7 @@
 //! Both directions are polled whatever one of them is doing. A direction that has bytes its peer
 //! would not take is not read, so a slow reader slows its own sender and nothing grows. The relay
 //! knows no pool and no configuration; it ends with an [`Outcome`], and what becomes of the server
-//! is its caller's business.
+//! is its caller's business. What the client leaves in the session is `questions`' business.
 //!
 //! Dropped midway, the ledger still says what the server owes: such a server is settled or closed,
 //! never handed on.
@@ -27,11 +27,13 @@ use crate::metrics::PoolCounters;
 use crate::server::{Interners, Server};
 
 mod client_side;
+mod questions;
 mod replies;
 mod requests;
 mod statements;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
+pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};
 
 /// What the relay does differently for one client and another.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,8 @@ pub struct Rules {
     pub release_between_transactions: bool,
     /// Refuse transaction blocks.
     pub refuse_transactions: bool,
+    /// What to do about what only one connection can hold.
+    pub leftovers: Leftovers,
 }
 
 /// Times of the work now running, for the sweep and for the histograms.
@@ -122,6 +126,7 @@ impl Relay<'_> {
                 self.ask_whether_settled();
                 moved = true;
             }
+            moved |= self.ask_at_rest();
             if let Some(outcome) = self.outcome() {
                 return Ok(Poll::Ready(outcome));
             }
@@ -152,6 +157,9 @@ impl Relay<'_> {
                 if !self.rules.release_between_transactions || self.is_within_message() {
                     return None;
                 }
+                if self.client.possessions.are_somewhere() && !self.may_drop_leftovers() {
+                    return None;
+                }
                 self.server.reusable().map(Outcome::Done)
             }
             // PostgreSQL, too, does what was asked before Terminate and then ends. What no Sync
@@ -163,6 +171,12 @@ impl Relay<'_> {
             }
             Ended::Gone => Some(Outcome::ClientLeft),
         }
+    }
+
+    /// Whether what the client has left on the server is of no more use to it.
+    fn may_drop_leftovers(&self) -> bool {
+        let possessions = &self.client.possessions;
+        self.rules.leftovers == Leftovers::Drop && !possessions.is_due() && !possessions.is_asked()
     }
 
     /// Whether the server has had a part of a message, or is to have a long one of which a part is

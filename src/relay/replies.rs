@@ -113,7 +113,8 @@ impl Relay<'_> {
             };
             let bytes = &input[at..];
             let here = header.len.min(bytes.len());
-            if here < wanted(header)? {
+            let answers = header.tag == tag::DATA_ROW && self.client.possessions.is_asked();
+            if here < wanted(header, answers)? {
                 return Ok(at);
             }
             self.judge(header, &bytes[HEADER_LEN..here], at, splice)?;
@@ -137,6 +138,9 @@ impl Relay<'_> {
         let Some(deal) = self.server.ledger.rows_to() else {
             return Ok(start);
         };
+        if deal == Deal::Read {
+            return Ok(start);
+        }
         let mut at = start;
         while is_row(at) {
             let Some(header) = Header::read(&input[at..]).map_err(ServerFault::Length)? else {
@@ -183,6 +187,7 @@ impl Relay<'_> {
             deal: verdict.deal,
         };
         match header.tag {
+            tag::READY_FOR_QUERY if verdict.deal == Deal::Read => return self.end_question(),
             tag::READY_FOR_QUERY => {
                 if self.server.replay.due {
                     return Ok(());
@@ -196,6 +201,7 @@ impl Relay<'_> {
                 return Ok(());
             }
             tag::ERROR_RESPONSE => return self.judge_error(header, body, at, verdict, splice),
+            tag::DATA_ROW if verdict.deal == Deal::Read => self.take_answer_row(body),
             tag::COMMAND_COMPLETE if verdict.deal == Deal::Forward => self.note_command(body),
             tag::PARAMETER_STATUS => self.note_parameter(body, verdict.deal),
             _ => {}
@@ -241,6 +247,14 @@ impl Relay<'_> {
             return Err(ServerFault::Settings(error.message()).into());
         }
         self.server.said_goodbye |= error.is_fatal();
+        if verdict.deal == Deal::Read {
+            tracing::debug!(
+                "the server cannot say what its session holds: {}",
+                error.message()
+            );
+            self.fail_answer();
+            return Ok(());
+        }
         let mut refused = None;
         if verdict.voided > 0 {
             let server = &mut *self.server;
@@ -302,7 +316,7 @@ impl Relay<'_> {
         Some((pooler_name, client_name.to_vec()))
     }
 
-    /// Some commands change what the next client of this server would find.
+    /// Some commands take the server's statements away.
     #[inline]
     fn note_command(&mut self, body: &[u8]) {
         // The tags of nearly all statements end here.
@@ -310,19 +324,13 @@ impl Relay<'_> {
             return;
         }
         let command = body.strip_suffix(b"\0").unwrap_or(body);
-        match command {
-            b"SET" | b"RESET" | b"PREPARE" | b"LISTEN" | b"DECLARE CURSOR" | b"LOAD" => {
-                self.server.dirty = true;
-            }
-            b"DEALLOCATE" => self.server.dirty = true,
-            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
-                let server = &mut *self.server;
-                server.dirty = true;
-                server
-                    .journal
-                    .deallocate_all(&mut self.client.statements, &mut server.statements);
-            }
-            _ => {}
+        // What the text made one suspect is asked about; but the pooler's own statements have gone
+        // with the client's.
+        if matches!(command, b"DEALLOCATE ALL" | b"DISCARD ALL") {
+            let server = &mut *self.server;
+            server
+                .journal
+                .deallocate_all(&mut self.client.statements, &mut server.statements);
         }
     }
 
@@ -332,7 +340,7 @@ impl Relay<'_> {
         let Some((name, value)) = read_parameter_status(body) else {
             return;
         };
-        if deal == Deal::Skip || is_reported_only(name) {
+        if deal != Deal::Forward || is_reported_only(name) {
             return;
         }
         let born_with = self.server.welcome.find(name) == Some(value);
@@ -361,10 +369,12 @@ fn is_reported_only(name: &str) -> bool {
 
 /// How many bytes of a message must be there before it can be judged.
 #[inline]
-fn wanted(header: Header) -> Result<usize, Outcome> {
+fn wanted(header: Header, answers: bool) -> Result<usize, Outcome> {
     match header.tag {
+        tag::DATA_ROW if !answers => Ok(HEADER_LEN),
         tag::READY_FOR_QUERY if header.len != HEADER_LEN + 1 => Err(short(header)),
         tag::READY_FOR_QUERY
+        | tag::DATA_ROW
         | tag::PARAMETER_STATUS
         | tag::COMMAND_COMPLETE
         | tag::PARSE_COMPLETE

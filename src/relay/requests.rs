@@ -9,6 +9,7 @@ use pooler_protocol::backend::TransactionStatus;
 use pooler_protocol::frame::{HEADER_LEN, Header, SMALL_MESSAGE_LEN_MAX};
 use pooler_protocol::frontend::tag;
 use pooler_protocol::ledger::{Deal, OUTSTANDING_MAX, Request, Sent};
+use pooler_protocol::statement::Marks;
 
 use super::{Ended, Fill, HeldBack, Outcome, Relay};
 use crate::buffer::{SCRATCH_LEN, Splice};
@@ -33,6 +34,8 @@ pub(super) enum Step {
     More,
     /// It builds upon what the server has not confirmed.
     Wait,
+    /// The pooler answers it, when all before it is answered.
+    WaitForAnswers,
     /// The client leaves.
     Leave,
 }
@@ -40,8 +43,12 @@ pub(super) enum Step {
 /// What the messages of one read were, as far as sending them again is concerned.
 #[derive(Default)]
 pub(super) struct BatchShape {
-    syncs: usize,
-    ends_with_sync: bool,
+    pub(super) messages: usize,
+    pub(super) queries: usize,
+    pub(super) syncs: usize,
+    pub(super) ends_with_sync: bool,
+    /// What its texts make one suspect.
+    pub(super) marks: Marks,
     pub(super) uses_statements: bool,
     /// What was read is not used up, for want of room.
     is_cut_short: bool,
@@ -134,6 +141,7 @@ impl Relay<'_> {
     fn translate(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Outcome> {
         self.counters.received_bytes.add(input.len() as u64);
         let was_idle = self.server.ledger.outstanding() == 0;
+        let before = self.server.ledger.status();
         let repeatable = was_idle
             && self.client.pass == 0
             && self.server.ledger.status() == TransactionStatus::Idle;
@@ -144,6 +152,9 @@ impl Relay<'_> {
         }
         let mut shape = BatchShape::default();
         let used = self.enter_all(input, &mut splice, &mut shape)?;
+        if was_idle && used == input.len() && self.client.ended == Ended::No {
+            self.ask_behind(&shape, before, &mut splice);
+        }
         self.note_replay(repeatable, &input[..used], &shape);
         if was_idle && self.server.ledger.outstanding() > 0 {
             self.begin_work();
@@ -170,6 +181,9 @@ impl Relay<'_> {
     ) -> Result<usize, Outcome> {
         let mut at = self.client.pass.min(input.len());
         if at > 0 {
+            if self.client.possessions.is_reading_on() {
+                self.suspect_more(&input[..at], shape);
+            }
             splice.keep(0, at);
             self.client.pass -= at;
         }
@@ -179,6 +193,7 @@ impl Relay<'_> {
                 shape.is_cut_short = true;
                 break;
             }
+            shape.messages += 1;
             shape.ends_with_sync = header.tag == tag::SYNC;
             match self.enter(header, &input[at..], at, splice, shape)? {
                 Step::Done(n) => at += n,
@@ -189,6 +204,10 @@ impl Relay<'_> {
                 Step::More => break,
                 Step::Wait => {
                     self.client.held_back = HeldBack::UntilConfirmed;
+                    break;
+                }
+                Step::WaitForAnswers => {
+                    self.client.held_back = HeldBack::UntilAnswered;
                     break;
                 }
                 Step::Leave => {
@@ -223,6 +242,12 @@ impl Relay<'_> {
         match header.tag {
             tag::QUERY if !whole && header.len <= DEALLOCATE_LEN_MAX => return Ok(Step::More),
             tag::QUERY => {
+                let text = body.strip_suffix(b"\0").unwrap_or(body);
+                if whole && let Some(step) = self.enter_by_name(text, here, shape, splice) {
+                    return Ok(step);
+                }
+                shape.queries += 1;
+                self.suspect_text(text, whole, shape);
                 let ops = self.forget_unnamed();
                 self.request(Request::Query, ops);
                 if whole && drops_statements(body) {
@@ -237,7 +262,7 @@ impl Relay<'_> {
             }
             tag::EXECUTE => self.request(Request::Execute, 0),
             tag::BIND => return self.enter_bind(header, body, at, splice, shape),
-            tag::PARSE => return self.enter_parse(header, body, at, splice),
+            tag::PARSE => return self.enter_parse(header, body, at, splice, shape),
             tag::DESCRIBE | tag::CLOSE if !whole => return Ok(Step::More),
             tag::DESCRIBE => {
                 shape.uses_statements = true;
@@ -245,7 +270,11 @@ impl Relay<'_> {
             }
             tag::CLOSE => return Ok(self.enter_close(body, here, at, splice)),
             tag::FLUSH => {}
-            tag::FUNCTION_CALL => self.request(Request::FunctionCall, 0),
+            tag::FUNCTION_CALL => {
+                shape.queries += 1;
+                self.raise(Marks::ALL, b"", shape);
+                self.request(Request::FunctionCall, 0);
+            }
             tag::COPY_DATA => {
                 if self.server.ledger.outstanding() == 0 {
                     return Ok(self.discard(header, here));

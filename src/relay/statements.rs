@@ -44,6 +44,7 @@ impl Relay<'_> {
         body: &[u8],
         at: usize,
         splice: &mut Splice<'_>,
+        shape: &mut BatchShape,
     ) -> Result<Step, Outcome> {
         let here = body.len() + HEADER_LEN;
         let unnamed = match body.first() {
@@ -57,6 +58,7 @@ impl Relay<'_> {
                 .journal
                 .replace_unnamed_untracked(&mut self.client.statements, &mut server.statements);
             self.request(Request::Parse, 1);
+            self.suspect_text(body, here == header.len, shape);
             return Ok(self.keep(header, here, at, splice));
         }
         if header.len > NAMED_PARSE_LEN_MAX {
@@ -192,6 +194,9 @@ impl Relay<'_> {
                 return Ok(Step::Wait);
             }
             self.ensure_unnamed(splice);
+            if let Some(statement) = self.client.statements.unnamed().cloned() {
+                self.suspect_statement(&statement, body, shape);
+            }
             self.request(Request::Bind, 0);
             return Ok(self.keep(header, here, at, splice));
         }
@@ -203,6 +208,7 @@ impl Relay<'_> {
         match known {
             Some(statement) => {
                 self.ensure_held(&statement, splice);
+                self.suspect_statement(&statement, body, shape);
                 self.request(Request::Bind, 0);
                 let mut name = [0; 24];
                 let name = server_name(statement.id(), &mut name);
@@ -298,7 +304,7 @@ impl Relay<'_> {
 
     /// The server holds `statement` when what is put from here on arrives.
     #[inline]
-    fn ensure_held(&mut self, statement: &Statement, splice: &mut Splice<'_>) {
+    pub(super) fn ensure_held(&mut self, statement: &Statement, splice: &mut Splice<'_>) {
         let id = statement.id();
         if self.server.statements.touch(id) {
             if !self.server.replay.running {

@@ -327,6 +327,7 @@ impl Talk {
             outbox: Outbox::default(),
             replay: Replay::default(),
             dirty: false,
+            suspect: false,
             cut: false,
             said_goodbye: false,
             identity: Arc::new(Identity {

@@ -31,7 +31,12 @@ pub use welcome::Welcome;
 pub struct Interners {
     settings: Mutex<SettingsInterner>,
     statements: Mutex<Interner>,
+    custom: Mutex<Arc<Vec<Box<str>>>>,
 }
+
+/// Names of applications' own settings that are remembered; a program that makes up new ones without
+/// end must not fill the memory, nor the questions.
+const CUSTOM_SETTINGS_MAX: usize = 256;
 
 impl Interners {
     /// `statement_bytes` bounds the texts of prepared statements.
@@ -40,6 +45,7 @@ impl Interners {
         Self {
             settings: Mutex::default(),
             statements: Mutex::new(Interner::new(statement_bytes)),
+            custom: Mutex::default(),
         }
     }
 
@@ -77,6 +83,29 @@ impl Interners {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         interner.find(text)
+    }
+
+    /// Remembers the name of a setting of an application's own: the server does not list these, so
+    /// whoever asks what a session has set must ask for each by its name. False if there are too
+    /// many.
+    #[must_use]
+    pub fn note_custom_setting(&self, name: &str) -> bool {
+        let mut custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
+        if custom.iter().any(|n| n.eq_ignore_ascii_case(name)) {
+            return true;
+        }
+        if custom.len() >= CUSTOM_SETTINGS_MAX {
+            return false;
+        }
+        Arc::make_mut(&mut custom).push(name.into());
+        true
+    }
+
+    /// The names remembered.
+    #[must_use]
+    pub fn custom_settings(&self) -> Arc<Vec<Box<str>>> {
+        let custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&custom)
     }
 
     /// Changes the bound on texts, in bytes.
@@ -227,6 +256,8 @@ pub struct Server<S = Stream> {
     pub replay: Replay,
     /// A client changed something that the next client must not find.
     pub dirty: bool,
+    /// A client may have changed something, and the server has not been asked yet what.
+    pub suspect: bool,
     /// The last message that it was sent is not whole.
     pub cut: bool,
     /// It said why it is closing the connection.
@@ -265,6 +296,13 @@ impl Server<Stream> {
             self.statements.unnamed = Unnamed::None;
         }
         self.settings = Arc::clone(settings);
+    }
+
+    /// Whether it must be cleaned before another client uses it.
+    #[inline]
+    #[must_use]
+    pub fn needs_cleaning(&self) -> bool {
+        self.dirty || self.suspect
     }
 
     /// Forgets what only the client of this checkout could use.
@@ -322,6 +360,7 @@ impl<S> Server<S> {
             outbox: self.outbox,
             replay: self.replay,
             dirty: self.dirty,
+            suspect: self.suspect,
             cut: self.cut,
             said_goodbye: self.said_goodbye,
             identity: self.identity,

@@ -30,8 +30,10 @@ pub enum Request {
 pub enum Deal {
     /// The client.
     Forward,
-    /// Nobody: the pooler asked.
+    /// Nobody: the pooler asked, and only an error would matter.
     Skip,
+    /// The pooler: it asked, and reads the answer.
+    Read,
 }
 
 /// A reply that the pooler gives in the server's place, in its turn.

@@ -179,7 +179,7 @@ pub struct PoolCounters {
     /// Queries cancelled for clients, or because a client had vanished.
     pub cancels: Counter,
     /// Clients that keep a server for each of the reasons of `relay::KINDS`.
-    pub pins: [Count; 7],
+    pub pins: [Count; 8],
 }
 
 #[cfg(test)]

@@ -152,6 +152,8 @@ impl Session {
                     max_prepared_statements: 100,
                     release_between_transactions: true,
                     refuse_transactions: false,
+                    leftovers: pooler::relay::Leftovers::Keep,
+                    keep_sequences: false,
                 },
             };
             match relay.poll(cx, fresh) {

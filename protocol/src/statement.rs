@@ -40,6 +40,10 @@ impl Marks {
     pub const COPIES: Self = Self(1 << 10);
     /// It cannot be known any more what the session holds.
     pub const UNKNOWN: Self = Self(1 << 11);
+    /// Something may be drawn from a sequence.
+    pub const DRAWS: Self = Self(1 << 12);
+    /// It is asked what was drawn from a sequence last.
+    pub const DRAWN: Self = Self(1 << 13);
 
     /// Whether all of `other` is in it.
     #[inline]
@@ -125,7 +129,7 @@ pub fn scan_on(text: &[u8]) -> Marks {
     marks
 }
 
-/// Letters by which the words are found: `adVisory`, `teMp`, `Hold`, `set_Config` by its underscore,
+/// Letters by which the words are found: `adVisory`, `nextVal` and its like, `teMp`, `Hold`, `set_Config` by its underscore,
 /// and the semicolon in front of a statement.
 static RARE: [bool; 256] = {
     let mut table = [false; 256];
@@ -149,6 +153,10 @@ fn around(text: &[u8], at: usize) -> Marks {
                 _ => Marks::LOCKS,
             }
         }
+        b'v' if word_at(text, at.wrapping_sub(4), b"nextval") => Marks::DRAWS,
+        b'v' if word_at(text, at.wrapping_sub(3), b"setval") => Marks::DRAWS,
+        b'v' if word_at(text, at.wrapping_sub(4), b"currval") => Marks::DRAWN,
+        b'v' if word_at(text, at.wrapping_sub(4), b"lastval") => Marks::DRAWN,
         b'm' if word_at(text, at.wrapping_sub(2), b"temp") => temporary(text, at - 2),
         b'h' if word_at(text, at, b"hold") && is_apart(text, at, 4) => Marks::CURSOR,
         // The underscore, with that bit.
@@ -230,17 +238,21 @@ fn first_word(text: &[u8]) -> Marks {
         b'r' if is(b"rollback") && !names_savepoint(next(b"rollback")) => end(text),
         b'l' if is(b"listen") => Marks::LISTEN,
         b'u' if is(b"unlisten") => Marks::LISTEN,
-        b'd' if is(b"discard") || is(b"do") => Marks::ALL,
+        b'd' if is(b"discard") => Marks::ALL,
+        b'd' if is(b"do") => Marks::ALL | Marks::DRAWS,
         b'd' if is(b"deallocate") => Marks::PREPARED,
         b'd' if is(b"drop") => Marks::DROPS,
         b'p' if is(b"prepare") && !word_at(next(b"prepare"), 0, b"transaction") => Marks::PREPARED,
         b'p' if is(b"prepare") => Marks::ENDS,
-        b'e' if is(b"execute") => Marks::ALL,
+        b'e' if is(b"execute") => Marks::ALL | Marks::DRAWS,
         b'e' if is(b"end") => end(text),
         b'a' if is(b"abort") => end(text),
-        b'c' if is(b"call") => Marks::ALL,
+        b'c' if is(b"call") => Marks::ALL | Marks::DRAWS,
         b'c' if is(b"close") => Marks::CLOSES,
-        b'c' if is(b"copy") => Marks::COPIES,
+        b'c' if is(b"copy") => Marks::COPIES | Marks::DRAWS,
+        b'i' if is(b"insert") => Marks::DRAWS,
+        b'm' if is(b"merge") => Marks::DRAWS,
+        b'w' if is(b"with") => Marks::DRAWS,
         b'c' if is(b"commit") && !word_at(next(b"commit"), 0, b"prepared") => end(text),
         b'b' if is(b"begin") => Marks::BEGINS,
         _ => Marks::NONE,

@@ -15,7 +15,7 @@ fn what_leaves_nothing_is_not_suspected() {
             "",
             ";",
             "SELECT 1",
-            "INSERT INTO template_attempts (temperature) VALUES ('household')",
+            "UPDATE template_attempts SET temperature = 'household'",
             "UPDATE offset_table SET x = 1",
             "SET LOCAL work_mem = '1MB'",
             "set transaction isolation level serializable",
@@ -60,7 +60,7 @@ fn words_in_any_place_and_case() {
         Marks::LOCKS,
         &[
             "SELECT pg_advisory_lock(1)",
-            "WITH x AS (SELECT PG_TRY_ADVISORY_LOCK(1)) SELECT 1",
+            "SELECT * FROM PG_TRY_ADVISORY_LOCK(1)",
             "SELECT pg_advisory_unlock_all()",
         ],
     );
@@ -68,9 +68,10 @@ fn words_in_any_place_and_case() {
     expect(Marks::LISTEN, &["LISTEN a", "unlisten *"]);
     expect(Marks::PREPARED, &["PREPARE a AS SELECT 1", "DEALLOCATE a"]);
     expect(
-        Marks::ALL,
-        &["DO $$x$$", "CALL p()", "EXECUTE a(1)", "discard all"],
+        Marks::ALL | Marks::DRAWS,
+        &["DO $$x$$", "CALL p()", "EXECUTE a(1)"],
     );
+    expect(Marks::ALL, &["discard all"]);
     expect(
         Marks::BEGINS,
         &[
@@ -93,7 +94,16 @@ fn words_in_any_place_and_case() {
         Marks::NONE,
         &["COMMIT PREPARED 'a'", "ROLLBACK PREPARED 'a'"],
     );
-    expect(Marks::COPIES, &["COPY t FROM STDIN"]);
+    expect(Marks::COPIES | Marks::DRAWS, &["COPY t FROM STDIN"]);
+    expect(
+        Marks::DRAWS,
+        &[
+            "insert into t values (1)",
+            "SELECT NextVal('s')",
+            "select setval('s', 1)",
+        ],
+    );
+    expect(Marks::DRAWN, &["SELECT currval('s')", "select lastval()"]);
 }
 
 #[test]

@@ -143,6 +143,7 @@ impl Session {
                 release_between_transactions: true,
                 refuse_transactions: false,
                 leftovers: Leftovers::Keep,
+                keep_sequences: false,
             },
             meter: Meter::default(),
             seat,
@@ -172,6 +173,7 @@ impl Session {
                 OnSessionState::Error => Leftovers::Refuse,
                 OnSessionState::Ignore => Leftovers::Drop,
             },
+            keep_sequences: settings.keep_sequences,
         };
         self.seat.set_settings(settings);
     }

@@ -225,6 +225,12 @@ pub(crate) static KEYS: &[Key] = &[
              session advisory locks, temporary tables): keep the client on that connection, \
              refuse with 0A000, or let it be lost.",
     ),
+    pool_key("keep_sequences", Kind::Flag, "false").doc(
+        "Whether currval() and lastval() know, in transaction mode, what an earlier transaction \
+             drew from a sequence: then a session that inserts or calls nextval() keeps its server \
+             connection until it leaves. Without it they fail outside of the transaction that \
+             drew; use INSERT ... RETURNING.",
+    ),
     pool_key("max_prepared_statements", count("statements", None), "200").doc(
         "Prepared statements held by one server connection; the least used go first. Raise it \
              if SHOW PREPARED shows evictions; each costs PostgreSQL memory.",

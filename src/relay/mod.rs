@@ -48,6 +48,8 @@ pub struct Rules {
     pub refuse_transactions: bool,
     /// What to do about what only one connection can hold.
     pub leftovers: Leftovers,
+    /// A client that has drawn from a sequence keeps its server.
+    pub keep_sequences: bool,
 }
 
 /// Times of the work now running, for the sweep and for the histograms.

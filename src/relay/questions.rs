@@ -138,14 +138,28 @@ impl Possessions {
 impl Relay<'_> {
     /// Notes what a text, or the beginning of one, makes one suspect.
     #[inline]
-    pub(super) fn suspect_text(&mut self, text: &[u8], is_whole: bool, shape: &mut BatchShape) {
+    pub(super) fn suspect_text(
+        &mut self,
+        text: &[u8],
+        is_whole: bool,
+        shape: &mut BatchShape,
+        splice: &mut Splice<'_>,
+    ) {
         if !self.rules.release_between_transactions {
             return;
         }
-        self.raise(scan(text), text, shape);
+        let marks = scan(text);
+        self.raise(marks, text, shape);
+        self.forget_sequences(marks, shape, splice);
         if !is_whole {
             self.keep_seam(text);
         }
+    }
+
+    /// The client has had its server forget everything.
+    pub(super) fn discard_all(&mut self) {
+        let possessions = &mut self.client.possessions;
+        possessions.held = possessions.held.without(Marks::DRAWS);
     }
 
     /// Goes on with a long text.
@@ -159,6 +173,30 @@ impl Relay<'_> {
         self.raise(marks, piece, shape);
         if self.client.pass > piece.len() {
             self.keep_seam(piece);
+        }
+    }
+
+    /// A client that asks for what it drew from a sequence, at the beginning of a transaction, must
+    /// not be told what another drew on this server: the server forgets that first.
+    #[inline]
+    pub(super) fn forget_sequences(
+        &mut self,
+        marks: Marks,
+        shape: &BatchShape,
+        splice: &mut Splice<'_>,
+    ) {
+        let drew = self.client.possessions.held.has(Marks::DRAWS);
+        if !marks.has(Marks::DRAWN) || drew || !self.rules.release_between_transactions {
+            return;
+        }
+        let server = &mut *self.server;
+        let begins = shape.messages == 1
+            && server.ledger.outstanding() == 0
+            && server.ledger.status() == TransactionStatus::Idle;
+        if begins {
+            splice.put(|out| write_query(out, "DISCARD SEQUENCES"));
+            let _sent = server.ledger.request(Request::Query, Deal::Skip, 0);
+            server.statements.unnamed = Unnamed::None;
         }
     }
 
@@ -206,7 +244,10 @@ impl Relay<'_> {
         }
         shape.marks |= marks;
         possessions.marks |= marks;
-        if possessions.is_due() {
+        if self.rules.keep_sequences && marks.has(Marks::DRAWS) {
+            possessions.held |= Marks::DRAWS;
+        }
+        if possessions.is_due() || !possessions.held.is_empty() {
             self.server.suspect = true;
         }
         if marks.has(Marks::SETTINGS) {

@@ -326,6 +326,9 @@ impl Relay<'_> {
         let command = body.strip_suffix(b"\0").unwrap_or(body);
         // What the text made one suspect is asked about; but the pooler's own statements have gone
         // with the client's.
+        if matches!(command, b"DISCARD ALL" | b"DISCARD SEQUENCES") {
+            self.discard_all();
+        }
         if matches!(command, b"DEALLOCATE ALL" | b"DISCARD ALL") {
             let server = &mut *self.server;
             server

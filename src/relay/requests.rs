@@ -247,7 +247,7 @@ impl Relay<'_> {
                     return Ok(step);
                 }
                 shape.queries += 1;
-                self.suspect_text(text, whole, shape);
+                self.suspect_text(text, whole, shape, splice);
                 let ops = self.forget_unnamed();
                 self.request(Request::Query, ops);
                 if whole && drops_statements(body) {

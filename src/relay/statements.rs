@@ -9,6 +9,7 @@ use pooler_protocol::frontend::{
 };
 use pooler_protocol::ledger::{Answer, Deal, Request, Sent};
 use pooler_protocol::prepared::{SERVER_NAME_PREFIX, Statement, Unnamed};
+use pooler_protocol::statement::scan;
 
 use super::requests::{BatchShape, Step};
 use super::{Outcome, Relay};
@@ -57,8 +58,8 @@ impl Relay<'_> {
             server
                 .journal
                 .replace_unnamed_untracked(&mut self.client.statements, &mut server.statements);
+            self.suspect_text(body, here == header.len, shape, splice);
             self.request(Request::Parse, 1);
-            self.suspect_text(body, here == header.len, shape);
             return Ok(self.keep(header, here, at, splice));
         }
         if header.len > NAMED_PARSE_LEN_MAX {
@@ -80,6 +81,9 @@ impl Relay<'_> {
             self.request(Request::Parse, 0);
             return Ok(self.keep(header, here, at, splice));
         };
+        if shape.messages == 1 {
+            self.forget_sequences(scan(view.query()), shape, splice);
+        }
         if unnamed {
             self.parse_unnamed(&view)?;
             return Ok(self.keep(header, here, at, splice));
@@ -193,10 +197,12 @@ impl Relay<'_> {
             if self.must_wait(b"", None) {
                 return Ok(Step::Wait);
             }
-            self.ensure_unnamed(splice);
-            if let Some(statement) = self.client.statements.unnamed().cloned() {
-                self.suspect_statement(&statement, body, shape);
+            let statement = self.client.statements.unnamed().cloned();
+            if let Some(statement) = &statement {
+                self.forget_sequences(statement.marks(), shape, splice);
+                self.suspect_statement(statement, body, shape);
             }
+            self.ensure_unnamed(splice);
             self.request(Request::Bind, 0);
             return Ok(self.keep(header, here, at, splice));
         }
@@ -207,8 +213,9 @@ impl Relay<'_> {
         }
         match known {
             Some(statement) => {
-                self.ensure_held(&statement, splice);
+                self.forget_sequences(statement.marks(), shape, splice);
                 self.suspect_statement(&statement, body, shape);
+                self.ensure_held(&statement, splice);
                 self.request(Request::Bind, 0);
                 let mut name = [0; 24];
                 let name = server_name(statement.id(), &mut name);

@@ -23,7 +23,7 @@ pub struct Kind {
 }
 
 /// Everything of that kind.
-pub static KINDS: [Kind; 7] = [
+pub static KINDS: [Kind; 8] = [
     Kind {
         marks: Marks::LISTEN,
         letter: "l",
@@ -67,6 +67,13 @@ pub static KINDS: [Kind; 7] = [
         letter: "v",
         reason: "setting",
         what: "a setting that cannot be carried",
+        is_there: "",
+    },
+    Kind {
+        marks: Marks::DRAWS,
+        letter: "",
+        reason: "sequence",
+        what: "the last value of a sequence",
         is_there: "",
     },
     Kind {

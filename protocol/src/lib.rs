@@ -15,3 +15,4 @@ pub mod prepared;
 pub mod settings;
 pub mod startup;
 pub mod statement;
+pub mod vigilance;

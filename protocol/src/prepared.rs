@@ -36,6 +36,8 @@ pub struct Statement {
     id: u64,
     text: Box<[u8]>,
     marks: Marks,
+    /// Version of the names that were looked for, twice, and one more if one was found.
+    hidden: AtomicU64,
     budget: Arc<AtomicUsize>,
     /// Where a server has accepted it last; 0 is nowhere.
     accepted_by: AtomicU64,
@@ -61,6 +63,26 @@ impl Statement {
     #[must_use]
     pub fn marks(&self) -> Marks {
         self.marks
+    }
+
+    /// What hides behind the names in its query; `look` is asked once for each `version` of the names.
+    #[inline]
+    #[must_use]
+    pub fn hidden(&self, version: u64, look: impl FnOnce(&[u8]) -> Marks) -> Marks {
+        let known = self.hidden.load(Ordering::Relaxed);
+        let found = if known >> 1 == version {
+            known & 1 == 1
+        } else {
+            let found = !look(self.query()).is_empty();
+            let known = version << 1 | u64::from(found);
+            self.hidden.store(known, Ordering::Relaxed);
+            found
+        };
+        if found {
+            Marks::ALL | Marks::DRAWS
+        } else {
+            Marks::NONE
+        }
     }
 
     /// Its query, without the NUL and the parameter types.
@@ -179,6 +201,7 @@ impl Interner {
         let statement = Arc::new(Statement {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             marks: scan(query),
+            hidden: AtomicU64::new(0),
             text: text.into(),
             budget: Arc::clone(&self.used),
             accepted_by: AtomicU64::new(0),

@@ -1,3 +1,5 @@
+//! What texts make one suspect, and what not.
+
 use super::*;
 
 #[track_caller]

@@ -60,6 +60,8 @@ pub struct PoolSettings {
     pub max_prepared_statements: usize,
     /// Whether the client's address is added to `application_name`.
     pub application_name_add_host: bool,
+    /// Names of functions that change a session are read from the database.
+    pub inspect_functions: bool,
     /// Sessions that draw from sequences keep their server.
     pub keep_sequences: bool,
     /// None: as the system does.
@@ -103,6 +105,7 @@ impl PoolSettings {
             on_session_state: values.word("on_session_state", OnSessionState::from_word),
             max_prepared_statements: values.count("max_prepared_statements"),
             application_name_add_host: values.flag("application_name_add_host"),
+            inspect_functions: values.flag("inspect_functions"),
             keep_sequences: values.flag("keep_sequences"),
             tcp_keepalive: values.timeout("tcp_keepalive"),
             tcp_user_timeout: values.timeout("tcp_user_timeout"),

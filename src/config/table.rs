@@ -225,6 +225,12 @@ pub(crate) static KEYS: &[Key] = &[
              session advisory locks, temporary tables): keep the client on that connection, \
              refuse with 0A000, or let it be lost.",
     ),
+    pool_key("inspect_functions", Kind::Flag, "true").doc(
+        "Whether to read from a database, once a minute, which of its functions leave something in \
+             the session (a temporary table, a setting, a lock): calls of these are watched like the \
+             statements themselves. Turn it off if the catalogue has very many functions and none \
+             of them does such things.",
+    ),
     pool_key("keep_sequences", Kind::Flag, "false").doc(
         "Whether currval() and lastval() know, in transaction mode, what an earlier transaction \
              drew from a sequence: then a session that inserts or calls nextval() keeps its server \

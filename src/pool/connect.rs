@@ -266,6 +266,11 @@ async fn try_host(
         .locate
         .inspect(&candidate.address, &server.welcome)
     {
+        if let Err(fault) = local.read_names_first(&mut server).await {
+            let host = candidate.address.to_string();
+            let what = fault.to_string();
+            return Err(LoginError::Protocol { host, what });
+        }
         return Ok(Some((server, times)));
     }
     server.terminate();

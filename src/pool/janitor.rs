@@ -40,6 +40,7 @@ impl LocalPool {
             }
         }
         self.yield_idle();
+        self.read_names_again(now);
         self.grow(now);
     }
 }

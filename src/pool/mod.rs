@@ -34,6 +34,7 @@ mod janitor;
 pub mod limit;
 mod local;
 pub mod state;
+mod vigilance;
 
 pub use checkout::{Checkout, Pooled, Slot, Wait};
 pub use connect::liveness;
@@ -192,6 +193,8 @@ pub struct Pool {
     welcome_changed: Notify,
     /// Settings that clients asked for at login, and what they are in the server's own words.
     known_settings: Mutex<KnownSettings>,
+    /// Of the names of functions that change a session.
+    reading: Mutex<vigilance::Reading>,
     /// It is no longer in the configuration.
     retired: AtomicBool,
     /// When it was last seen with a client or a server.
@@ -236,6 +239,7 @@ impl Pool {
             welcome: Mutex::default(),
             welcome_changed: Notify::new(),
             known_settings: Mutex::default(),
+            reading: Mutex::default(),
             retired: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
         })

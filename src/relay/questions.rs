@@ -148,7 +148,7 @@ impl Relay<'_> {
         if !self.rules.release_between_transactions {
             return;
         }
-        let marks = scan(text);
+        let marks = scan(text) | self.interners.hidden(text);
         self.raise(marks, text, shape);
         self.forget_sequences(marks, shape, splice);
         if !is_whole {
@@ -169,7 +169,8 @@ impl Relay<'_> {
         };
         let mut seam = seam.into_vec();
         seam.extend_from_slice(&piece[..piece.len().min(WORD_LEN_MAX)]);
-        let marks = scan_on(&seam) | scan_on(piece);
+        let marks = scan_on(&seam) | scan_on(piece) | self.interners.hidden(&seam);
+        let marks = marks | self.interners.hidden(piece);
         self.raise(marks, piece, shape);
         if self.client.pass > piece.len() {
             self.keep_seam(piece);
@@ -214,7 +215,7 @@ impl Relay<'_> {
         bind: &[u8],
         shape: &mut BatchShape,
     ) {
-        let marks = statement.marks();
+        let marks = statement.marks() | self.interners.hidden_in(statement);
         if marks.is_empty() && self.client.possessions.held.is_empty() {
             return;
         }

@@ -324,6 +324,10 @@ impl Relay<'_> {
             return;
         }
         let command = body.strip_suffix(b"\0").unwrap_or(body);
+        let defines = [&b"FUNCTION"[..], b"PROCEDURE", b"TRIGGER", b"VIEW", b"RULE"];
+        if defines.iter().any(|what| command.ends_with(what)) {
+            self.interners.note_definition();
+        }
         // What the text made one suspect is asked about; but the pooler's own statements have gone
         // with the client's.
         if matches!(command, b"DISCARD ALL" | b"DISCARD SEQUENCES") {

@@ -14,6 +14,7 @@ use pooler_protocol::prepared::{
     Interner, Journal, OutOfBudget, ServerStatements, Statement, Unnamed,
 };
 use pooler_protocol::settings::{Settings, SettingsInterner};
+use pooler_protocol::statement::Marks;
 use tokio::sync::Notify;
 
 use crate::buffer::{Carry, Outbox};
@@ -21,8 +22,10 @@ use crate::net::{Address, DetachedStream, Liveness, Stream};
 
 mod absorb;
 pub mod login;
+mod suspects;
 mod welcome;
 
+use suspects::Suspects;
 pub use welcome::Welcome;
 
 /// What several workers share so that equal things are one pointer. Locked when a client prepares
@@ -32,6 +35,7 @@ pub struct Interners {
     settings: Mutex<SettingsInterner>,
     statements: Mutex<Interner>,
     custom: Mutex<Arc<Vec<Box<str>>>>,
+    suspects: Suspects,
 }
 
 /// Names of applications' own settings that are remembered; a program that makes up new ones without
@@ -46,6 +50,7 @@ impl Interners {
             settings: Mutex::default(),
             statements: Mutex::new(Interner::new(statement_bytes)),
             custom: Mutex::default(),
+            suspects: Suspects::default(),
         }
     }
 
@@ -106,6 +111,40 @@ impl Interners {
     pub fn custom_settings(&self) -> Arc<Vec<Box<str>>> {
         let custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&custom)
+    }
+
+    /// What hides behind the names in `text`.
+    #[inline]
+    #[must_use]
+    pub fn hidden(&self, text: &[u8]) -> Marks {
+        self.suspects.scan(text)
+    }
+
+    /// As [`Interners::hidden`], of a statement that is used again and again.
+    #[inline]
+    #[must_use]
+    pub fn hidden_in(&self, statement: &Statement) -> Marks {
+        let version = self.suspects.version();
+        if version == 0 {
+            return Marks::NONE;
+        }
+        statement.hidden(version, |text| self.suspects.scan(text))
+    }
+
+    /// The names of a pool's database that are suspect.
+    pub fn set_suspect_names(&self, pool: u64, names: Vec<Box<[u8]>>) {
+        self.suspects.set(pool, names);
+    }
+
+    /// A function, a trigger or a view was defined anew.
+    pub fn note_definition(&self) {
+        self.suspects.definitions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    #[must_use]
+    pub fn definitions(&self) -> u64 {
+        self.suspects.definitions.load(Ordering::Relaxed)
     }
 
     /// Changes the bound on texts, in bytes.

@@ -8,6 +8,7 @@
 mod support;
 
 mod descriptors;
+mod hidden;
 mod limits;
 mod logins;
 mod modes;

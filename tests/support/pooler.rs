@@ -173,6 +173,8 @@ impl Pooler {
                 line("workers = 2"),
                 line("pool_size = 5"),
                 line("server_login_retry = \"100ms\""),
+                // Scripted servers know no catalogue.
+                line("inspect_functions = false"),
             ],
             auth: vec![line("type = \"trust\"")],
             log_level: line("info"),
@@ -185,7 +187,8 @@ impl Pooler {
 
     /// As [`Pooler::builder`], before a PostgreSQL.
     pub fn before(postgres: &Postgres) -> Builder {
-        Self::builder().host(postgres.port())
+        let builder = Self::builder().set("inspect_functions = true");
+        builder.host(postgres.port())
     }
 
     fn start(builder: &Builder) -> Result<Self, String> {

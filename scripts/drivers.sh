@@ -1,0 +1,394 @@
+#!/bin/sh
+# Runs client drivers at their defaults through the pooler: transaction mode, 2 servers, 50 sessions at once. Prints which
+# scenario works with which driver, and writes it to drivers/RESULTS.md after a run of all drivers.
+#
+# A driver's program in drivers/ runs the scenarios that it is named, and prints `ok NAME` or `FAILED NAME reason` for each
+# that it has. Every one runs in a process of its own, with a deadline. What the programs need is installed in
+# target/drivers, but for the system's packages. Logs of the last run: target/drivers/logs.
+#
+# Exit status 0: everything that was tried is ok.
+#
+#   DRIVERS="psycopg asyncpg"         only these (sh scripts/drivers.sh --list names all)
+#   SCENARIOS="copy temp"             only these
+#   POOLER=target/release/pooler      the program; without it, it is built
+#   DIRECT=1                          PostgreSQL itself instead of the pooler: whether the programs are right
+#   SESSIONS=50 POOL_SIZE=2           how many share how many
+#   SCENARIO_SECONDS=60               what takes longer has failed
+#   POOLER_PG_BINDIR=...              the server's programs, if not those that are found
+set -eu
+cd "$(dirname "$0")/.."
+here=$PWD/drivers
+top=$PWD/target/drivers
+logs=$top/logs
+sessions=${SESSIONS:-50}
+pool_size=${POOL_SIZE:-2}
+seconds=${SCENARIO_SECONDS:-60}
+direct=${DIRECT:-}
+
+# In the order of the columns.
+all_scenarios="transactions prepared pipeline error cancel copy cursor settings reset pool notify advisory temp hold migrate dump"
+all_drivers="psql pgbench-simple pgbench-extended pgbench-prepared pg_dump
+psycopg psycopg2 asyncpg pg8000 sqlalchemy-psycopg sqlalchemy-psycopg2 sqlalchemy-asyncpg django
+node-postgres postgres.js prisma knex sequelize tokio-postgres sqlx pgjdbc pgx lib-pq ruby-pg activerecord php-pdo perl-dbd-pg"
+
+say() { echo "drivers: $1" >&2; }
+fail() {
+    say "$1"
+    exit 1
+}
+if [ "${1:-}" = --list ]; then
+    echo "$all_drivers" | tr ' ' '\n'
+    exit
+fi
+drivers=${DRIVERS:-$all_drivers}
+scenarios=${SCENARIOS:-$all_scenarios}
+
+bindir=${POOLER_PG_BINDIR:-}
+if [ -z "$bindir" ]; then
+    bindir=$(pg_config --bindir 2>/dev/null) && [ -x "$bindir/initdb" ] ||
+        bindir=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+fi
+[ -x "$bindir/initdb" ] && [ -x "$bindir/pgbench" ] || fail "no PostgreSQL server programs: run scripts/install-postgres.sh"
+for program in setpriv timeout; do
+    command -v $program >/dev/null 2>&1 || fail "no $program here"
+done
+mkdir -p "$logs"
+
+# --- Installing: one function a language, which fails with a word on what is missing. ---
+
+need_package() { # package, and what it is known by when it is there
+    dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed' && return
+    command -v apt-get >/dev/null 2>&1 || { echo "no apt-get for $1" && return 1; }
+    [ "$(id -u)" = 0 ] || { echo "not root: apt-get install $1" && return 1; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >"$logs/apt" 2>&1 </dev/null ||
+        { echo "apt-get could not install $1" && return 1; }
+}
+# Whether what is installed in target/drivers/$1 is from these files; done by `installed`.
+is_new() {
+    name=$1
+    shift
+    cat "$@" | cmp -s - "$top/$name/from" && [ -e "$top/$name/from" ]
+}
+installed() {
+    name=$1
+    shift
+    cat "$@" >"$top/$name/from"
+}
+
+install_libpq() { :; }
+install_python() {
+    is_new python "$here/python/requirements.txt" && return
+    command -v python3 >/dev/null || { echo "no python3" && return 1; }
+    rm -rf "$top/python"
+    python3 -m venv "$top/python" && "$top/python/bin/pip" install -q --disable-pip-version-check \
+        -r "$here/python/requirements.txt" >"$logs/pip" 2>&1 || { echo "pip could not install" && return 1; }
+    installed python "$here/python/requirements.txt"
+}
+install_node() {
+    mkdir -p "$top/node"
+    if ! is_new node "$here/node/package-lock.json"; then
+        command -v npm >/dev/null || { echo "no npm" && return 1; }
+        cp "$here/node/package.json" "$here/node/package-lock.json" "$top/node"
+        # The scripts of packages download programs that nothing here needs.
+        (cd "$top/node" && npm ci --ignore-scripts --no-audit --no-fund) >"$logs/npm" 2>&1 ||
+            { echo "npm could not install" && return 1; }
+        installed node "$here/node/package-lock.json"
+    fi
+    # A program's modules are looked for beside it.
+    cp "$here"/node/*.js "$here"/node/*.prisma "$top/node"
+}
+install_prisma() {
+    install_node || return 1
+    (cd "$top/node" && npx prisma generate) >"$logs/prisma" 2>&1 || { echo "prisma generate: $(tail -n 1 "$logs/prisma")" && return 1; }
+}
+install_rust() {
+    nice -n 19 "${CARGO:-cargo}" build --quiet --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$top/rust" \
+        >"$logs/cargo" 2>&1 || { echo "cargo could not build" && return 1; }
+}
+install_java() {
+    need_package libpostgresql-jdbc-java || return 1
+    command -v javac >/dev/null 2>&1 || need_package default-jdk-headless || return 1
+    mkdir -p "$top/java"
+    is_new java "$here/java/Jdbc.java" && return
+    nice -n 19 javac -d "$top/java" -cp /usr/share/java/postgresql.jar "$here/java/Jdbc.java" >"$logs/javac" 2>&1 ||
+        { echo "javac failed" && return 1; }
+    installed java "$here/java/Jdbc.java"
+}
+install_go() {
+    for package in golang-go golang-github-jackc-pgx-v4-dev golang-github-lib-pq-dev; do need_package $package || return 1; done
+    # Debian's packages are sources in /usr/share/gocode, for the mode before modules.
+    for program in pgx libpq; do
+        (cd "$here/go" && GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$top/go/cache" GOFLAGS= nice -n 19 \
+            go build -o "$top/go/$program" $program.go common.go) >"$logs/go" 2>&1 || { echo "go build failed" && return 1; }
+    done
+}
+install_ruby() { need_package ruby && need_package ruby-pg && need_package ruby-activerecord; }
+install_php() { need_package php-cli && need_package php-pgsql; }
+install_perl() { need_package libdbd-pg-perl; }
+
+# --- The drivers: what language each is of, and its program. ---
+
+language() {
+    case $1 in
+        psql | pgbench-* | pg_dump) echo libpq ;;
+        psycopg | psycopg2 | asyncpg | pg8000 | sqlalchemy-* | django) echo python ;;
+        prisma) echo prisma ;;
+        node-postgres | postgres.js | knex | sequelize) echo node ;;
+        tokio-postgres | sqlx) echo rust ;;
+        pgjdbc) echo java ;;
+        pgx | lib-pq) echo go ;;
+        ruby-pg | activerecord) echo ruby ;;
+        php-pdo) echo php ;;
+        perl-dbd-pg) echo perl ;;
+        *) fail "no such driver: $1" ;;
+    esac
+}
+program() { # driver, then what to give it
+    driver=$1
+    shift
+    case $driver in
+        psql | pg_dump) sh "$here/libpq/$driver.sh" "$@" ;;
+        pgbench-*) MODE=${driver#pgbench-} sh "$here/libpq/pgbench.sh" "$@" ;;
+        psycopg) "$top/python/bin/python" "$here/python/psycopg3.py" "$@" ;;
+        sqlalchemy-*) DIALECT=${driver#sqlalchemy-} "$top/python/bin/python" "$here/python/sqlalchemy_.py" "$@" ;;
+        psycopg2 | asyncpg | pg8000 | django) "$top/python/bin/python" "$here/python/${driver}_.py" "$@" ;;
+        node-postgres | postgres.js | prisma | knex | sequelize) (cd "$top/node" && node "${driver%.js}.js" "$@") ;;
+        tokio-postgres | sqlx) "$top/rust/debug/$driver" "$@" ;;
+        pgjdbc) java -cp "$top/java:/usr/share/java/postgresql.jar" Jdbc "$@" ;;
+        pgx) "$top/go/pgx" "$@" ;;
+        lib-pq) "$top/go/libpq" "$@" ;;
+        ruby-pg) ruby "$here/ruby/pg.rb" "$@" ;;
+        activerecord) ruby "$here/ruby/activerecord.rb" "$@" ;;
+        php-pdo) php "$here/php/pdo.php" "$@" ;;
+        perl-dbd-pg) perl "$here/perl/dbd_pg.pl" "$@" ;;
+    esac
+}
+# `program` is a function of this shell, and what it runs must end with its deadline.
+if [ "${1:-}" = --program ]; then
+    shift
+    PATH=$bindir:$PATH
+    program "$@"
+    exit
+fi
+
+for driver in $drivers; do language "$driver" >/dev/null; done
+
+pooler=${POOLER:-}
+if [ -z "$direct" ] && [ -z "$pooler" ]; then
+    "${CARGO:-cargo}" build --release --quiet
+    pooler=${CARGO_TARGET_DIR:-target}/release/pooler
+fi
+[ -n "$direct" ] || [ -x "$pooler" ] || fail "no program $pooler"
+
+# PostgreSQL refuses to run as root: as src/demo/account.rs has it.
+account=
+if [ "$(id -u)" = 0 ]; then
+    for name in postgres nobody; do
+        [ -n "$account" ] || ! id -u $name >/dev/null 2>&1 || account=$name
+    done
+    [ -n "$account" ] || fail "PostgreSQL does not run as root, and there is no user postgres or nobody to run it as"
+fi
+work=$(mktemp -d "${TMPDIR:-/tmp}/pooler-drivers.XXXXXX")
+plain() {
+    if [ -n "$account" ]; then
+        set -- setpriv --reuid="$account" --regid="$(id -g "$account")" --init-groups -- "$@"
+    fi
+    exec env -i PATH="$bindir:$PATH" HOME="$work" "$@"
+}
+
+pooler_pid=
+stop_pooler() {
+    [ -n "$pooler_pid" ] || return 0
+    kill -QUIT "$pooler_pid" 2>/dev/null || true
+    wait "$pooler_pid" 2>/dev/null || true
+    pooler_pid=
+}
+program_pid=
+leave() {
+    status=$?
+    trap '' HUP INT TERM
+    # The process group of `timeout`.
+    [ -z "$program_pid" ] || kill "$program_pid" 2>/dev/null || true
+    stop_pooler
+    [ ! -f "$work/data/postmaster.pid" ] ||
+        (cd "$work" && plain "$bindir/pg_ctl" -D "$work/data" -m immediate -w -s stop) >/dev/null 2>&1 || true
+    rm -rf "$work" 2>/dev/null || { sleep 1 && rm -rf "$work"; }
+    exit $status
+}
+trap leave EXIT
+trap 'exit 130' HUP INT TERM
+
+# Below 32768 no system takes the near end of a connection from: what is free stays free until it is used.
+random_port() { echo $((10240 + $(od -An -N2 -tu2 /dev/urandom) % 22528)); }
+
+[ -n "$direct" ] || cp "$pooler" "$work/pooler"
+chmod -R go=u-w "$work"
+[ -z "$account" ] || chown -R "$account" "$work"
+
+start_server() {
+    (cd "$work" && plain "$bindir/initdb" -D "$work/data" -U postgres --no-locale --encoding=UTF8 -A trust --no-sync) \
+        >"$work/initdb.log" 2>&1 || { cat "$work/initdb.log" >&2 && fail "initdb failed"; }
+    cat >>"$work/data/postgresql.conf" <<CONF
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '$work'
+fsync = off
+max_connections = $((sessions * 4 + 20))
+log_line_prefix = '%m [%p] %q%u@%d %a '
+log_timezone = 'UTC'
+timezone = 'UTC'
+CONF
+    printf 'local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n' >"$work/data/pg_hba.conf"
+    tries=0
+    while :; do
+        server_port=$(random_port)
+        : >"$work/server.log"
+        [ -z "$account" ] || chown "$account" "$work/server.log"
+        if (cd "$work" && plain "$bindir/pg_ctl" -D "$work/data" -l "$work/server.log" -w -s -o "-p $server_port" start) \
+            >/dev/null 2>&1; then
+            break
+        fi
+        tries=$((tries + 1))
+        [ $tries -lt 10 ] && grep -q 'in use' "$work/server.log" ||
+            { cat "$work/server.log" >&2 && fail "PostgreSQL did not start"; }
+    done
+    as_postgres postgres -c "CREATE ROLE app LOGIN PASSWORD 'secret' CREATEDB"
+}
+as_postgres() {
+    database=$1
+    shift
+    (plain "$bindir/psql" -X -q -v ON_ERROR_STOP=1 -h "$work" -p "$server_port" -U postgres "$@" "$database")
+}
+# A database of its own for every driver: nothing is left over from another.
+create_database() {
+    as_postgres postgres -c "CREATE DATABASE $1 OWNER app TEMPLATE template0"
+    as_postgres "$1" -c "SET ROLE app" -f - <"$here/schema.sql"
+}
+
+start_pooler() {
+    tries=0
+    while :; do
+        port=$(random_port)
+        cat >"$work/pooler.toml" <<CONF
+[pooler]
+listen = ["127.0.0.1:$port"]
+pool_mode = "transaction"
+pool_size = $pool_size
+[clusters.main]
+hosts = [{ host = "127.0.0.1", port = $server_port }]
+[databases."*"]
+cluster = "main"
+[users.app]
+password = "secret"
+[auth]
+type = "scram-sha-256"
+[metrics]
+listen = ""
+CONF
+        chmod a+r "$work/pooler.toml"
+        # Nothing but what is set there: no logs of other runs, no variables of somebody's shell.
+        (plain "$work/pooler" run "$work/pooler.toml") >"$work/pooler.log" 2>&1 &
+        pooler_pid=$!
+        ready=0
+        while kill -0 "$pooler_pid" 2>/dev/null && [ $ready -lt 100 ]; do
+            if PGPASSWORD=secret "$bindir/psql" -X -q -h 127.0.0.1 -p "$port" -U app -c 'SELECT 1' "$1" >/dev/null 2>&1; then
+                return
+            fi
+            ready=$((ready + 1))
+            sleep 0.1
+        done
+        stop_pooler
+        tries=$((tries + 1))
+        [ $tries -lt 10 ] && grep -q 'in use' "$work/pooler.log" ||
+            { cat "$work/pooler.log" >&2 && fail "the pooler did not start"; }
+    done
+}
+
+run_scenario() { # driver, database, scenario; sets line: driver, scenario, ok | FAILED, reason
+    out=$logs/$1/$3
+    # Only what connects: no other variable changes a driver's defaults.
+    status=0
+    env -i PATH="$PATH" HOME="$HOME" LANG=C.UTF-8 SESSIONS="$sessions" PGHOST=127.0.0.1 PGPORT="$port" PGUSER=app PGPASSWORD=secret \
+        PGDATABASE="$2" POOLER_PG_BINDIR="$bindir" VERBOSE=1 \
+        timeout -k 5 "$seconds" sh "$0" --program "$1" "$3" >"$out" 2>"$out.err" </dev/null &
+    program_pid=$!
+    wait $program_pid || status=$?
+    program_pid=
+    if [ $status = 124 ] || [ $status = 137 ]; then
+        line="$1 $3 FAILED hangs: no end within $seconds s"
+    elif grep -q "^ok $3\$" "$out"; then
+        line="$1 $3 ok"
+    elif grep -q "^FAILED $3" "$out"; then
+        line=$(sed -n "s/^FAILED $3 /$1 $3 FAILED /p" "$out" | head -n 1)
+    elif [ $status != 0 ] || [ -s "$out" ]; then
+        line="$1 $3 FAILED status $status: $(tail -n 1 "$out.err")"
+    else
+        # It has no such scenario.
+        line=
+        rm -f "$out" "$out.err"
+    fi
+}
+
+start_server
+results=$work/results
+versions=$work/versions
+: >"$results"
+: >"$versions"
+number=0
+for driver in $drivers; do
+    number=$((number + 1))
+    rm -rf "${logs:?}/$driver"
+    mkdir -p "$logs/$driver"
+    if ! why=$(install_"$(language "$driver")"); then
+        echo "$driver not tried: $why" >>"$versions"
+        say "$driver: not tried: $why"
+        continue
+    fi
+    echo "$driver $(sh "$0" --program "$driver" --version 2>/dev/null | head -n 1)" >>"$versions"
+    database=app$number
+    create_database $database
+    port=$server_port
+    [ -n "$direct" ] || start_pooler $database
+    for scenario in $scenarios; do
+        as_postgres $database -c "SET lock_timeout = '10s'" -c "DELETE FROM items"
+        run_scenario "$driver" "$database" "$scenario"
+        [ -z "$line" ] || echo "$line" | tee -a "$results" | cut -c 1-220 >&2
+    done
+    [ -n "$direct" ] || cp "$work/pooler.log" "$logs/$driver/pooler.log"
+    stop_pooler
+    as_postgres postgres -c "DROP DATABASE $database WITH (FORCE)"
+done
+cp "$work/server.log" "$logs/server.log"
+
+# The matrix: a row a driver, a column a scenario; below it why what failed failed.
+table() {
+    echo "| driver | version |$(for scenario in $scenarios; do printf ' %s |' "$scenario"; done)"
+    echo "|---|---|$(for scenario in $scenarios; do printf -- '---|'; done)"
+    while read -r driver version; do
+        printf '| %s | %s |' "$driver" "$version"
+        for scenario in $scenarios; do
+            printf ' %s |' "$(awk -v d="$driver" -v s="$scenario" '$1 == d && $2 == s { r = $3 == "ok" ? "ok" : "**FAILED**" }
+                END { print r }' "$results")"
+        done
+        echo
+    done <"$versions"
+}
+{
+    echo "# Drivers at their defaults"
+    echo
+    if [ -n "$direct" ]; then
+        echo "On a direct connection, $sessions sessions at once: whether the programs are right."
+    else
+        echo "Through the pooler in transaction mode, $sessions sessions at once on $pool_size server connections"
+        echo "(PostgreSQL $("$bindir/postgres" --version | sed 's/^[^0-9]*\([0-9.]*\).*/\1/')). \`make drivers\` writes this file; scripts/drivers.sh says how."
+    fi
+    echo "An empty cell: the driver has no such thing, or the scenario would say nothing new."
+    echo
+    table
+    if grep -q ' FAILED ' "$results"; then
+        printf '\n## What failed\n\n'
+        sed -n 's/^\([^ ]*\) \([^ ]*\) FAILED /- \1, \2: /p' "$results"
+    fi
+} >"$top/results.md"
+cat "$top/results.md"
+[ -n "$direct" ] || [ "$drivers" != "$all_drivers" ] || [ "$scenarios" != "$all_scenarios" ] || cp "$top/results.md" "$here/RESULTS.md"
+! grep -q ' FAILED ' "$results"

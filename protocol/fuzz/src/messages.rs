@@ -173,8 +173,18 @@ fn settings(mut data: &[u8]) {
     }
 }
 
+/// The text whose UTF-8 bytes are written as hexadecimal digits.
+fn unhex(digits: &str) -> Option<String> {
+    let pairs = digits.as_bytes().chunks(2);
+    let bytes = pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    String::from_utf8(bytes.collect::<Option<_>>()?).ok()
+}
+
 /// Reads a string constant as PostgreSQL does; `None` if it ends early or late.
 fn unquote(sql: &str) -> Option<String> {
+    if let Some(bytes) = sql.strip_prefix("pg_catalog.convert_from(pg_catalog.decode('") {
+        return unhex(bytes.strip_suffix("', 'hex'), 'UTF8')")?);
+    }
     let sql = sql.trim_start();
     let (escapes, rest) = match sql.strip_prefix('E') {
         Some(rest) => (true, rest),

@@ -152,7 +152,7 @@ program() { # driver, then what to give it
         psycopg) "$top/python/bin/python" "$here/python/psycopg3.py" "$@" ;;
         sqlalchemy-*) DIALECT=${driver#sqlalchemy-} "$top/python/bin/python" "$here/python/sqlalchemy_.py" "$@" ;;
         psycopg2 | asyncpg | pg8000 | django) "$top/python/bin/python" "$here/python/${driver}_.py" "$@" ;;
-        node-postgres | postgres.js | prisma | knex | sequelize) (cd "$top/node" && node "${driver%.js}.js" "$@") ;;
+        node-postgres | postgres.js | prisma | knex | sequelize) (cd "$top/node" && node "$(echo "$driver" | tr . -).js" "$@") ;;
         tokio-postgres | sqlx) "$top/rust/debug/$driver" "$@" ;;
         pgjdbc) java -cp "$top/java:/usr/share/java/postgresql.jar" Jdbc "$@" ;;
         pgx) "$top/go/pgx" "$@" ;;

@@ -1,0 +1,39 @@
+// knex: a query builder on pg, with its pool.
+import { createRequire } from 'node:module';
+import knex from 'knex';
+import { bySql, check, main, numbers } from './common.js';
+
+const query = async (db, text, parameters = []) => (await db.raw(text.replace(/\$\d/g, '?'), parameters)).rows;
+class Undo extends Error {}
+const transact = async (db, keep, body) => {
+  try {
+    await db.transaction(async (t) => {
+      await body(t);
+      if (!keep) throw new Undo();
+    });
+  } catch (e) {
+    if (!(e instanceof Undo)) throw e;
+  }
+};
+
+const scenarios = {
+  ...bySql(query, transact),
+  async migrate() {
+    const db = connect();
+    const step = (name, up, down) => ({ name, up, down });
+    const steps = [
+      step('one', (k) => k.schema.createTable('made', (t) => t.increments('id') && t.string('name')), (k) => k.schema.dropTable('made')),
+      step('two', (k) => k('made').insert(numbers(100).map((n) => ({ name: `n${n}` }))), (k) => k('made').del()),
+    ];
+    const migrationSource = { getMigrations: async () => steps, getMigrationName: (s) => s.name, getMigration: async (s) => s };
+    await db.migrate.latest({ migrationSource });
+    check((await db('made').count())[0].count, '100');
+    await db.migrate.rollback({ migrationSource }, true);
+    await db.destroy();
+  },
+};
+
+// A pool of one is a session.
+const connect = () => knex({ client: 'pg', connection: {}, pool: { min: 1, max: 1 } });
+const version = createRequire(import.meta.url)('knex/package.json').version;
+await main(`knex ${version}`, scenarios, connect, (db) => db.destroy());

@@ -1,0 +1,46 @@
+// Sequelize: an ORM on pg, with its pool; it sets the time zone and what the server logs at each connection.
+import { createRequire } from 'node:module';
+import { DataTypes, QueryTypes, Sequelize, Transaction } from 'sequelize';
+import { bySql, check, main, numbers } from './common.js';
+
+const query = async ({ db, transaction }, text, bind = []) => {
+  const [rows] = await db.query(text, { bind: bind.length > 0 ? bind : undefined, transaction });
+  return rows ?? [];
+};
+class Undo extends Error {}
+const transact = async ({ db }, keep, body) => {
+  try {
+    await db.transaction({ isolationLevel: Transaction.ISOLATION_LEVELS.REPEATABLE_READ }, async (transaction) => {
+      await body({ db, transaction });
+      if (!keep) throw new Undo();
+    });
+  } catch (e) {
+    if (!(e instanceof Undo)) throw e;
+  }
+};
+
+const scenarios = {
+  ...bySql(query, transact),
+  async migrate() {
+    const { db } = await connect();
+    const Thing = db.define('thing', { name: DataTypes.STRING, mood: DataTypes.ENUM('good', 'bad') });
+    await db.sync({ force: true });
+    await Thing.bulkCreate(numbers(100).map((n) => ({ name: `n${n}`, mood: 'good' })));
+    await db.sync({ alter: true });
+    check(await Thing.count({ where: { mood: 'good' } }), 100);
+    await db.drop();
+    await db.close();
+  },
+};
+
+// A pool of one is a session.
+const connect = async () => {
+  const env = process.env;
+  const db = new Sequelize(env.PGDATABASE, env.PGUSER, env.PGPASSWORD, {
+    host: env.PGHOST, port: Number(env.PGPORT), dialect: 'postgres', logging: false, pool: { min: 1, max: 1 },
+  });
+  await db.query('SELECT 1', { type: QueryTypes.SELECT });
+  return { db };
+};
+const version = createRequire(import.meta.url)('sequelize/package.json').version;
+await main(`sequelize ${version}`, scenarios, connect, ({ db }) => db.close());

@@ -21,6 +21,9 @@ use crate::relay::Meter;
 /// How long a cancelled query may take to end before its session is ended instead.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
+/// How often a query is cancelled that goes on.
+const CANCELS_MAX: u8 = 5;
+
 /// How long a session that was told to end may take to take in its last message.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
 
@@ -105,6 +108,9 @@ pub struct Seat {
     meter: Cell<Meter>,
     /// The deadline that was acted upon, so that it is not twice.
     done: Cell<Option<Instant>>,
+    /// When the query began that a cancel was meant for, and how many sweeps it may still outlive
+    /// that: a cancel that PostgreSQL gets before the query finds nothing to end.
+    cancelled: Cell<(Option<Instant>, u8)>,
     pool: Arc<Pool>,
     settings: RefCell<Arc<PoolSettings>>,
 }
@@ -121,6 +127,13 @@ impl Seat {
     #[inline]
     pub fn note(&self, meter: Meter) {
         self.meter.set(meter);
+    }
+
+    /// A cancel is on its way for the query that runs now.
+    pub fn note_cancel(&self, query: Option<Instant>) {
+        if self.cancelled.get().0 != query {
+            self.cancelled.set((query, CANCELS_MAX));
+        }
     }
 
     /// The session's settings have changed.
@@ -212,6 +225,11 @@ impl Seat {
                 return end(Refusal::query_timeout(limit));
             }
         }
+        let (cancelled, tries) = self.cancelled.get();
+        if cancelled.is_some() && cancelled == meter.query && tries > 0 {
+            self.cancelled.set((cancelled, tries - 1));
+            return Some(Order::Cancel(None));
+        }
         let quiet = meter.query.is_none() && meter.transaction.is_none();
         let limit = passed(meter.now, settings.client_idle_timeout).filter(|_| quiet);
         limit.and_then(|limit| end(Refusal::idle_timeout(limit)))
@@ -245,6 +263,7 @@ impl Seats {
             since: Cell::new(now),
             meter: Cell::default(),
             done: Cell::new(None),
+            cancelled: Cell::new((None, 0)),
             pool,
             settings: RefCell::new(settings),
         });

@@ -67,6 +67,8 @@ impl Relay<'_> {
         let stalled = self.client.ended != Ended::No
             || self.server.ledger.outstanding() >= OUTSTANDING_MAX
             || self.server.replay.due
+            // It would hit what comes next.
+            || self.server.cancels.is_flying()
             || self.is_held_back();
         if stalled {
             return Ok(false);

@@ -127,6 +127,48 @@ fn b02_t13_a_cancel_never_hits_the_servers_next_owner() {
     assert!(pooler.ended().is_none());
 }
 
+/// A client that is taken from the queue and cancels at that moment: PostgreSQL gets the cancel before
+/// the query, and does nothing. The client's query was sent long before, so it is cancelled again.
+#[test]
+fn b01_a_cancel_that_overtakes_its_query_is_sent_again() {
+    let cancels = Arc::new(AtomicUsize::new(0));
+    let server = {
+        let cancels = Arc::clone(&cancels);
+        ScriptedServer::start(move |mut wire: ServerWire| match wire.read_opening() {
+            Opening::Startup(_) => {
+                wire.send(&ServerWire::login_reply(7));
+                while let Some(message) = wire.recv() {
+                    if message.is("Q(SELECT 'long')") {
+                        wait_until("a second cancel", || cancels.load(Ordering::Acquire) >= 2);
+                        let error = ServerWire::error("ERROR", "57014", "canceled");
+                        wire.send(&[error, b"Z\0\0\0\x05I".to_vec()].concat());
+                    } else if message.tag == b'Q' {
+                        wire.send(&ServerWire::row_reply("x"));
+                    }
+                }
+            }
+            Opening::Cancel(..) => {
+                cancels.fetch_add(1, Ordering::AcqRel);
+            }
+            Opening::Closed => {}
+        })
+    };
+    let pooler = Pooler::builder()
+        .host(server.port())
+        .set("pool_size = 1")
+        .start();
+    let mut a = pooler.login("u", "d");
+    a.send(&[query("SELECT 'long'")]);
+    server.wait_received("Q(SELECT 'long')");
+    a.cancel();
+    a.expect("E(57014) Z(I)");
+    assert_eq!(a.one("SELECT 'next'"), "x");
+    // Nothing is cancelled twice whose first cancel worked.
+    let sent = cancels.load(Ordering::Acquire);
+    a.expect_silence(Duration::from_millis(500));
+    assert_eq!((sent, cancels.load(Ordering::Acquire)), (2, 2));
+}
+
 /// One that was given up may land at any time: its server goes to nobody.
 #[test]
 fn b02_t15_a_cancel_that_does_not_land_costs_the_server() {

@@ -115,6 +115,7 @@ impl Session {
             return;
         };
         self.local.counters().cancels.add(1);
+        self.seat.note_cancel(self.meter.query);
         let settings = &self.local.shared().plan().settings;
         let limit = settings
             .cancel_wait_timeout

@@ -97,7 +97,11 @@ impl Case {
     }
 
     fn takes_part(&self, kind: Kind) -> bool {
-        !matches!(self, Self::Idle { .. }) || kind.pools()
+        match self {
+            Self::Transactions(_) => true,
+            Self::Logins(_) | Self::Large(_) => kind != Kind::Relay,
+            Self::Idle { .. } => kind.pools(),
+        }
     }
 
     /// Measures everyone in every round; `progress` hears of each measurement.

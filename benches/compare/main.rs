@@ -1,4 +1,5 @@
-//! `make bench`: the pooler beside PgBouncer, HAProxy in TCP mode and a direct connection, in one run.
+//! `make bench`: the pooler beside PgBouncer, HAProxy in TCP mode, a relay that parses nothing and a direct connection, in
+//! one run.
 //!
 //! Every contestant stands before the same PostgreSQL, configured alike, in turns that rotate over several rounds; the
 //! tables hold medians. Comparisons hold within a run: the machine, and what else it does, are the same only there.
@@ -17,6 +18,7 @@ mod options;
 mod peers;
 mod pgbench;
 mod process;
+mod relay;
 mod report;
 
 use std::io;
@@ -44,6 +46,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<()> {
+    if let Some((from, to)) = options.relay() {
+        return relay::run(from, to);
+    }
     raise_file_limit(options)?;
     let (peers, missing) = peers::found(options);
     let postgres = start_postgres()?;
@@ -151,6 +156,10 @@ fn head(
     );
     head.push(
         "`of PgBouncer's`: CPU time, or memory, relative to PgBouncer's of the same round"
+            .to_owned(),
+    );
+    head.push(
+        "The bare relay parses and pools nothing, and has a server connection for each client: what remains is the kernel's"
             .to_owned(),
     );
     head.extend(missing.iter().cloned());

@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Where the tables go [default: benches/RESULTS.md, nowhere if not everything is measured]
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Be the bare relay, from this port to that one
+    #[arg(long, hide = true, value_name = "PORT:PORT")]
+    relay: Option<String>,
     /// cargo says this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -65,6 +68,12 @@ impl Options {
 
     pub(crate) fn wants_peer(&self, name: &str) -> bool {
         self.peers.is_empty() || self.peers.iter().any(|part| name.contains(part.trim()))
+    }
+
+    /// The ports of the bare relay, if this process is to be it.
+    pub(crate) fn relay(&self) -> Option<(u16, u16)> {
+        let (from, to) = self.relay.as_ref()?.split_once(':')?;
+        Some((from.parse().ok()?, to.parse().ok()?))
     }
 
     pub(crate) fn pooler(&self) -> Option<PathBuf> {

@@ -30,9 +30,13 @@ pub(crate) struct Peer {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Pooler { workers: u32 },
+    Pooler {
+        workers: u32,
+    },
     PgBouncer,
     HaProxy,
+    /// See [`crate::relay`].
+    Relay,
     Direct,
 }
 
@@ -49,6 +53,7 @@ impl Kind {
             Self::Pooler { workers } => format!("pooler, {workers} workers"),
             Self::PgBouncer => "PgBouncer".to_owned(),
             Self::HaProxy => "HAProxy, TCP".to_owned(),
+            Self::Relay => "bare relay".to_owned(),
             Self::Direct => "direct".to_owned(),
         }
     }
@@ -78,6 +83,7 @@ pub(crate) fn found(options: &Options) -> (Vec<Peer>, Vec<String>) {
     let others = [
         (Kind::PgBouncer, pgbouncer),
         (Kind::HaProxy, haproxy),
+        (Kind::Relay, std::env::current_exe().ok()),
         (Kind::Direct, Some(PathBuf::new())),
     ];
     let (mut peers, mut missing) = (Vec::new(), Vec::new());
@@ -97,7 +103,7 @@ impl Peer {
         let argument = match self.kind {
             Kind::Pooler { workers: 1 } | Kind::PgBouncer => "--version",
             Kind::HaProxy => "-v",
-            Kind::Pooler { .. } | Kind::Direct => return None,
+            Kind::Pooler { .. } | Kind::Relay | Kind::Direct => return None,
         };
         let out = Command::new(&self.program).arg(argument).output().ok()?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -122,12 +128,12 @@ impl Peer {
         let log = File::create(&log_path)?;
         let mut command = Command::new(&self.program);
         match self.kind {
-            Kind::Pooler { .. } => command.arg("run"),
-            Kind::HaProxy => command.args(["-db", "-f"]),
-            Kind::PgBouncer | Kind::Direct => &mut command,
+            Kind::Pooler { .. } => command.arg("run").arg(&config),
+            Kind::HaProxy => command.args(["-db", "-f"]).arg(&config),
+            Kind::Relay => command.args(["--relay", &format!("{port}:{postgres}")]),
+            Kind::PgBouncer | Kind::Direct => command.arg(&config),
         };
         command
-            .arg(&config)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -147,7 +153,7 @@ impl Peer {
             Kind::Pooler { workers } => pooler_config(port, postgres, workers),
             Kind::PgBouncer => pgbouncer_config(port, postgres, directory)?,
             Kind::HaProxy => haproxy_config(port, postgres),
-            Kind::Direct => String::new(),
+            Kind::Relay | Kind::Direct => String::new(),
         })
     }
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pooler_protocol::auth::{MessageError, ScramError};
-use pooler_protocol::backend::{ErrorView, Report, write_error};
-use pooler_protocol::frame::BadLength;
+use pooler_protocol::backend::{ErrorView, Report, tag, write_error};
+use pooler_protocol::frame::{BadLength, write_message};
 use pooler_protocol::ledger::Violation;
 
 /// An ErrorResponse of the pooler's own.
@@ -27,6 +27,8 @@ pub struct Refusal {
     pub detail: String,
     /// What to do; may be empty.
     pub hint: String,
+    /// The body of a server's own ErrorResponse, which is sent instead.
+    pub verbatim: Option<Box<[u8]>>,
 }
 
 impl Refusal {
@@ -38,6 +40,7 @@ impl Refusal {
             message: message.into(),
             detail: String::new(),
             hint: String::new(),
+            verbatim: None,
         }
     }
 
@@ -65,6 +68,9 @@ impl Refusal {
 
     /// Appends the ErrorResponse.
     pub fn write(&self, out: &mut Vec<u8>) {
+        if let Some(body) = &self.verbatim {
+            return write_message(out, tag::ERROR_RESPONSE, |b| b.extend_from_slice(body));
+        }
         let severity = if self.fatal { "FATAL" } else { "ERROR" };
         let report = Report {
             severity,
@@ -253,6 +259,8 @@ pub enum LoginError {
         sqlstate: String,
         /// As it was sent.
         message: String,
+        /// The body of the ErrorResponse.
+        said: Box<[u8]>,
     },
     /// The server asks for a proof that the pooler cannot give.
     #[error("{host} asks for {asked}, for which the pooler has no {missing} of this user")]
@@ -302,12 +310,10 @@ impl LoginError {
             Self::Refused { sqlstate, .. } if sqlstate == "57P03" || sqlstate == "57P01" => {
                 Outlook::Returning
             }
-            // Wrong password, authorization, database, role: classes 28 and 3D, and 42501.
+            // Wrong password, authorization, database, role; and startup parameters that are wrong.
             Self::Refused { sqlstate, .. }
-                if sqlstate.starts_with("28")
-                    || sqlstate.starts_with("3D")
-                    || sqlstate == "42501"
-                    || sqlstate == "42704" =>
+                if matches!(sqlstate.get(..2), Some("28" | "3D" | "42" | "22"))
+                    || sqlstate == "55P02" =>
             {
                 Outlook::Permanent
             }
@@ -348,6 +354,21 @@ impl LoginError {
             host: host.to_owned(),
             sqlstate: error.sqlstate().unwrap_or("XX000").to_owned(),
             message: error.message(),
+            said: error.body().into(),
+        }
+    }
+
+    /// What a client is told whose own startup parameters the server judges: the server's words,
+    /// unless they are about the pooler's credentials.
+    #[must_use]
+    pub fn refusal_of_parameters(&self) -> Refusal {
+        let refusal = self.refusal();
+        match self {
+            Self::Refused { sqlstate, said, .. } if !sqlstate.starts_with("28") => Refusal {
+                verbatim: Some(said.clone()).filter(|said| !said.is_empty()),
+                ..refusal
+            },
+            _ => refusal,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A reload builds everything anew first and swaps it in one step; pools whose plan did not change
 //! keep their servers, and a bad file changes nothing (trap 74).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use pooler_protocol::auth::{Secret, Verifier};
 
 use crate::cluster::Cluster;
-use crate::config::{Config, Database};
+use crate::config::{Config, Database, PoolMode, PoolSettings};
 use crate::error::Refusal;
 use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
-use crate::pool::{Commons, Plan, Pool, PoolKey, Recipe};
+use crate::pool::{Commons, Plan, Pool, PoolKey, Recipe, StartupParameters};
 use crate::server::login::Credentials;
 
 /// One configuration and what was made of it.
@@ -93,6 +93,7 @@ pub struct Registry {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum LimitKey {
+    PoolServers(String, String),
     DatabaseServers(String),
     UserServers(String),
     DatabaseClients(String),
@@ -133,11 +134,36 @@ impl Registry {
         lock(&self.pools).values().cloned().collect()
     }
 
-    /// The pool of `database` for a client that has proved to be `user`.
+    /// The pool of `database` for a client that has proved to be `user`; in a pool by session, that
+    /// of servers which are started with its parameters.
     ///
     /// # Errors
     /// 3D000 if there is no such database.
-    pub fn pool(&self, database: &str, user: &str) -> Result<Arc<Pool>, Refusal> {
+    pub fn pool(
+        &self,
+        database: &str,
+        user: &str,
+        parameters: impl FnOnce(&PoolSettings) -> Result<Vec<(String, String)>, Refusal>,
+    ) -> Result<Arc<Pool>, Refusal> {
+        let trunk = self.pool_started_with(database, user, StartupParameters::default(), None)?;
+        let plan = trunk.plan();
+        if plan.settings.pool_mode != PoolMode::Session {
+            return Ok(trunk);
+        }
+        let startup: StartupParameters = parameters(&plan.settings)?.into();
+        if startup.is_empty() {
+            return Ok(trunk);
+        }
+        self.pool_started_with(database, user, startup, Some(trunk))
+    }
+
+    fn pool_started_with(
+        &self,
+        database: &str,
+        user: &str,
+        startup: StartupParameters,
+        trunk: Option<Arc<Pool>>,
+    ) -> Result<Arc<Pool>, Refusal> {
         loop {
             let current = self.current();
             let Some(configured) = current.config.database(database) else {
@@ -147,6 +173,7 @@ impl Registry {
             let key = PoolKey {
                 database: database.to_owned(),
                 user: login.user.to_owned(),
+                startup: Arc::clone(&startup),
             };
             if let Some(pool) = lock(&self.pools).get(&key) {
                 return Ok(Arc::clone(pool));
@@ -156,7 +183,7 @@ impl Registry {
             // A reload since then knows nothing of this pool: make its plan again.
             if Arc::ptr_eq(&current, &self.current()) {
                 let pool = pools.entry(key).or_insert_with_key(|key| {
-                    Pool::new(key.clone(), plan, Arc::clone(&self.commons))
+                    Pool::new(key.clone(), plan, Arc::clone(&self.commons), trunk.clone())
                 });
                 return Ok(Arc::clone(pool));
             }
@@ -177,7 +204,7 @@ impl Registry {
         let settings = config.pool_settings(&key.database, &key.user);
         let login = config.server_login(configured, client_user);
         // Counted also where there is no limit, so that one that a reload sets finds all of them.
-        let limits = vec![
+        let mut limits = vec![
             self.limit(
                 LimitKey::DatabaseServers(key.database.clone()),
                 settings.max_db_connections.count(),
@@ -187,6 +214,12 @@ impl Registry {
                 settings.max_user_connections.count(),
             ),
         ];
+        // The pools of all startup parameters share one size.
+        if settings.pool_mode == PoolMode::Session {
+            let size = settings.pool_size + settings.reserve_pool_size;
+            let key = LimitKey::PoolServers(key.database.clone(), key.user.clone());
+            limits.push(self.limit(key, Some(size)));
+        }
         let credentials = Credentials::new(login.secret.cloned());
         if let Some(old) = old {
             credentials.inherit(&old.recipe.credentials);
@@ -275,7 +308,13 @@ impl Registry {
 
     /// Forgets pools that nobody has used for `unused`: names that clients made up are not kept.
     pub fn prune(&self, now: Instant, unused: Duration) {
-        lock(&self.pools).retain(|_, pool| !pool.is_forgettable(now, unused));
+        let mut pools = lock(&self.pools);
+        pools.retain(|_, pool| pool.trunk().is_none() || !pool.is_forgettable(now, unused));
+        let trunks: HashSet<u64> = pools.values().filter_map(|p| Some(p.trunk()?.id)).collect();
+        pools.retain(|_, pool| {
+            pool.trunk().is_some() || trunks.contains(&pool.id) || !pool.is_forgettable(now, unused)
+        });
+        drop(pools);
         lock(&self.limits).retain(|_, limit| Arc::strong_count(limit) > 1);
     }
 

@@ -1,9 +1,13 @@
 // What the programs share: 50 sessions at once, one line a scenario.
+import { readFileSync } from 'node:fs';
 
 export const SESSIONS = Number(process.env.SESSIONS ?? 50);
 // Keys of advisory locks that no other run uses.
 export const RUN = process.pid;
 export const ZONES = ['UTC', 'Asia/Tokyo', 'America/New_York', 'Europe/Paris', 'Australia/Sydney'];
+
+// Not every package lets its package.json be imported.
+export const version = (name) => JSON.parse(readFileSync(`node_modules/${name}/package.json`)).version;
 
 export function check(got, wanted, what = '') {
   const [a, b] = [JSON.stringify(got), JSON.stringify(wanted)];
@@ -27,9 +31,9 @@ export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 export const numbers = (count, from = 0) => Array.from({ length: count }, (_, n) => n + from);
 
 // Scenarios by name: body(session, connection), or of no arguments, called once.
-export async function main(version, scenarios, connect, close) {
+export async function main(title, scenarios, connect, close) {
   if (process.argv[2] === '--version') {
-    console.log(version);
+    console.log(title);
     return;
   }
   for (const name of process.argv.slice(2)) {

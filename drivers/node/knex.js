@@ -1,7 +1,6 @@
 // knex: a query builder on pg, with its pool.
-import { createRequire } from 'node:module';
 import knex from 'knex';
-import { bySql, check, main, numbers } from './common.js';
+import { bySql, check, main, numbers, version } from './common.js';
 
 const query = async (db, text, parameters = []) => (await db.raw(text.replace(/\$\d/g, '?'), parameters)).rows;
 class Undo extends Error {}
@@ -35,5 +34,4 @@ const scenarios = {
 
 // A pool of one is a session.
 const connect = () => knex({ client: 'pg', connection: {}, pool: { min: 1, max: 1 } });
-const version = createRequire(import.meta.url)('knex/package.json').version;
-await main(`knex ${version}`, scenarios, connect, (db) => db.destroy());
+await main(`knex ${version('knex')}`, scenarios, connect, (db) => db.destroy());

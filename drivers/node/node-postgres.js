@@ -1,12 +1,11 @@
 // node-postgres (pg): simple queries without parameters, unnamed statements with them, named ones when named.
-import { createRequire } from 'node:module';
 import { pipeline as stream } from 'node:stream/promises';
 import { Readable } from 'node:stream';
 import pg from 'pg';
 import copyStreams from 'pg-copy-streams';
 import Cursor from 'pg-cursor';
 import QueryStream from 'pg-query-stream';
-import { SESSIONS, bySql, check, main, numbers, raises, sleep } from './common.js';
+import { SESSIONS, bySql, check, main, numbers, raises, sleep, version } from './common.js';
 
 const query = async (client, text, parameters) => (await client.query(text, parameters)).rows;
 const transact = async (client, keep, body) => {
@@ -121,5 +120,4 @@ const connect = async () => {
   await client.connect();
   return client;
 };
-const version = createRequire(import.meta.url)('pg/package.json').version;
-await main(`pg ${version}`, scenarios, connect, (client) => client.end());
+await main(`pg ${version('pg')}`, scenarios, connect, (client) => client.end());

@@ -1,9 +1,8 @@
 // postgres.js: every text is a named prepared statement, queries are pipelined, types are fetched at the first query.
-import { createRequire } from 'node:module';
 import { pipeline as stream } from 'node:stream/promises';
 import { Readable } from 'node:stream';
 import postgres from 'postgres';
-import { SESSIONS, bySql, check, main, numbers, raises } from './common.js';
+import { SESSIONS, bySql, check, main, numbers, raises, version } from './common.js';
 
 const query = async (sql, text, parameters = []) => [...(await sql.unsafe(text, parameters, { prepare: parameters.length > 0 }))];
 class Undo extends Error {}
@@ -94,5 +93,4 @@ const connect = async () => {
   await sql`SELECT 1`;
   return sql;
 };
-const version = createRequire(import.meta.url)('postgres/package.json').version;
-await main(`postgres ${version}`, scenarios, connect, (sql) => sql.end());
+await main(`postgres ${version('postgres')}`, scenarios, connect, (sql) => sql.end());

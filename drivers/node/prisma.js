@@ -1,8 +1,7 @@
 // Prisma 7 on its adapter for pg: no engine beside the process.
-import { createRequire } from 'node:module';
 import { PrismaPg } from '@prisma/adapter-pg';
 import prisma from '@prisma/client';
-import { bySql, check, main, numbers, raises } from './common.js';
+import { bySql, check, main, numbers, raises, version } from './common.js';
 
 const query = (db, text, parameters = []) =>
   /^(SELECT|SHOW|FETCH)|RETURNING/.test(text) ? db.$queryRawUnsafe(text, ...parameters) : db.$executeRawUnsafe(text, ...parameters);
@@ -50,5 +49,4 @@ const connect = async () => {
   await db.$queryRaw`SELECT 1`;
   return db;
 };
-const version = createRequire(import.meta.url)('@prisma/client/package.json').version;
-await main(`prisma ${version}`, scenarios, connect, (db) => db.$disconnect());
+await main(`prisma ${version('@prisma/client')}`, scenarios, connect, (db) => db.$disconnect());

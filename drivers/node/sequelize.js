@@ -1,11 +1,10 @@
 // Sequelize: an ORM on pg, with its pool; it sets the time zone and what the server logs at each connection.
-import { createRequire } from 'node:module';
 import { DataTypes, QueryTypes, Sequelize, Transaction } from 'sequelize';
-import { bySql, check, main, numbers } from './common.js';
+import { bySql, check, main, numbers, version } from './common.js';
 
 const query = async ({ db, transaction }, text, bind = []) => {
-  const [rows] = await db.query(text, { bind: bind.length > 0 ? bind : undefined, transaction });
-  return rows ?? [];
+  const type = /^(SELECT|SHOW|FETCH)|RETURNING/.test(text) ? QueryTypes.SELECT : QueryTypes.RAW;
+  return db.query(text, { bind: bind.length > 0 ? bind : undefined, transaction, type });
 };
 class Undo extends Error {}
 const transact = async ({ db }, keep, body) => {
@@ -28,7 +27,7 @@ const scenarios = {
     await Thing.bulkCreate(numbers(100).map((n) => ({ name: `n${n}`, mood: 'good' })));
     await db.sync({ alter: true });
     check(await Thing.count({ where: { mood: 'good' } }), 100);
-    await db.drop();
+    await db.drop({});
     await db.close();
   },
 };
@@ -42,5 +41,4 @@ const connect = async () => {
   await db.query('SELECT 1', { type: QueryTypes.SELECT });
   return { db };
 };
-const version = createRequire(import.meta.url)('sequelize/package.json').version;
-await main(`sequelize ${version}`, scenarios, connect, ({ db }) => db.close());
+await main(`sequelize ${version('sequelize')}`, scenarios, connect, ({ db }) => db.close());

@@ -2,23 +2,19 @@
 
 import io
 import select
-import threading
 
 import psycopg2
 import psycopg2.extensions
 
 import dbapi
-from common import check, main, raises
+from common import cancelled, check, main
 from dbapi import rows
 
 
 def cancel(session, connection):
     cursor = connection.cursor()
     for _ in range(2):
-        timer = threading.Timer(0.3, connection.cancel)
-        timer.start()
-        raises(psycopg2.errors.QueryCanceled, cursor.execute, "SELECT pg_sleep(50)")
-        timer.join()
+        cancelled(psycopg2.errors.QueryCanceled, connection.cancel, cursor.execute, "SELECT pg_sleep(50)")
         connection.rollback()
         check(rows(cursor, "SELECT %s", session), [(session,)])
         connection.commit()

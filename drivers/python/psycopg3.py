@@ -6,7 +6,7 @@ import psycopg
 import psycopg_pool
 
 import dbapi
-from common import SESSIONS, check, main, raises, threads
+from common import SESSIONS, cancelled, check, main, raises, threads
 
 
 def pipeline(session, connection):

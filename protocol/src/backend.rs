@@ -80,6 +80,12 @@ impl<'a> ErrorView<'a> {
         Self(body)
     }
 
+    /// The body itself.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// The field of type `kind` (PostgreSQL documentation, "Error and Notice Message Fields").
     #[must_use]
     pub fn field(&self, kind: u8) -> Option<&'a [u8]> {

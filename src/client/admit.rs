@@ -5,18 +5,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pooler_protocol::backend::{write_backend_key_data, write_ready_idle};
+use pooler_protocol::backend::{read_data_row, tag, write_backend_key_data, write_ready_idle};
+use pooler_protocol::settings::Settings;
 use pooler_protocol::startup::{Replication, Startup};
 
 use super::authenticate::{Authenticated, Talk};
 use super::seat::CancelKey;
 use super::session::Session;
-use super::{Counted, Hub, startup_settings};
+use super::{Counted, Hub, farewell, startup_settings};
+use crate::config::PoolMode;
 use crate::error::{ClientLoginError, Refusal};
 use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::limit::Permit;
-use crate::pool::{Pool, Seated};
+use crate::pool::{Checkout, Pool, Seated};
 use crate::relay::ClientSide;
+use crate::server::Welcome;
+
+/// Bytes that a client may send before it is let in.
+const EARLY_LEN_MAX: usize = 64 * 1024;
+
+/// How long a server may take to say whose it is.
+const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// How long a client may take to take in its last message.
 const REFUSE_MAX: Duration = Duration::from_secs(5);
@@ -153,7 +162,8 @@ pub(super) struct Holdings {
     _counted: Counted,
 }
 
-/// Makes the session. Waits for a first server of the pool if there was none.
+/// Makes the session. Waits for a first server of the pool if there was none; in a pool by session,
+/// for one of its own.
 ///
 /// # Errors
 /// [`ClientLoginError`]; a refusal has been sent already. Dropped midway, the connection is closed.
@@ -162,20 +172,37 @@ pub(super) async fn admit(
     mut admission: Admission,
     counted: Counted,
 ) -> Result<Session, ClientLoginError> {
-    let prepared = prepare(hub, &admission).await;
-    let (welcome, settings) = match prepared {
+    let by_session = admission.pool.plan().settings.pool_mode == PoolMode::Session;
+    let prepared = if by_session {
+        attach(hub, &mut admission).await
+    } else {
+        prepare(hub, &admission).await.map_err(Into::into)
+    };
+    let Prepared {
+        welcome,
+        settings,
+        server,
+    } = match prepared {
         Ok(prepared) => prepared,
-        Err(refusal) => {
+        Err(ClientLoginError::Refused(refusal)) => {
             admission.refuse(&refusal).await;
-            return Err(refusal.into());
+            return Err(ClientLoginError::Refused(refusal));
         }
+        Err(gone) => return Err(gone),
     };
     let now = Instant::now();
     let key = CancelKey::random(admission.startup.accepted_minor());
-    let seat = hub.seats.take(Arc::clone(&admission.pool), key, now);
+    let mut seat = hub.seats.take(Arc::clone(&admission.pool), key, now);
+    let process_id = match server.as_ref().map(|s| s.identity.process_id) {
+        Some(process_id) if process_id != 0 => {
+            seat.show_process(process_id);
+            process_id
+        }
+        _ => hub.process_id(seat.number()),
+    };
     let mut out = std::mem::take(&mut admission.out);
     welcome.write(&settings, &mut out);
-    write_backend_key_data(&mut out, hub.process_id(seat.number()), seat.cancel_key());
+    write_backend_key_data(&mut out, process_id, seat.cancel_key());
     write_ready_idle(&mut out);
     let holdings = Holdings {
         _seated: admission.pool.seat(hub.worker),
@@ -186,13 +213,21 @@ pub(super) async fn admit(
     stream.write_all(&out).await?;
     let side = ClientSide::new(stream, settings, &admission.received);
     let local = hub.pools.local(&admission.pool);
-    Ok(Session::new(Rc::clone(hub), side, local, seat, holdings))
+    let mut session = Session::new(Rc::clone(hub), side, local, seat, holdings);
+    if let Some(server) = server {
+        session.begin_with(server, now);
+    }
+    Ok(session)
 }
 
-type Prepared = (
-    Arc<crate::server::Welcome>,
-    Arc<pooler_protocol::settings::Settings>,
-);
+/// What a session begins with.
+struct Prepared {
+    welcome: Arc<Welcome>,
+    /// Beyond what its servers are born with.
+    settings: Arc<Settings>,
+    /// In a pool by session.
+    server: Option<Checkout>,
+}
 
 async fn prepare(hub: &Rc<Hub>, admission: &Admission) -> Result<Prepared, Refusal> {
     let welcome = admission.pool.welcome().await?;
@@ -203,5 +238,57 @@ async fn prepare(hub: &Rc<Hub>, admission: &Admission) -> Result<Prepared, Refus
     )?;
     let local = hub.pools.local(&admission.pool);
     let settings = startup_settings::resolve(&local, &welcome, asked).await?;
-    Ok((welcome, settings))
+    Ok(Prepared {
+        welcome,
+        settings,
+        server: None,
+    })
+}
+
+/// A server that was started with what the client asked for. A client that leaves meanwhile leaves
+/// the queue.
+async fn attach(hub: &Rc<Hub>, admission: &mut Admission) -> Result<Prepared, ClientLoginError> {
+    let local = hub.pools.local(&admission.pool);
+    let server = loop {
+        let served = tokio::select! {
+            served = farewell::checkout(&local) => served,
+            gone = until_gone(&mut admission.stream, &mut admission.received) => return Err(gone),
+        };
+        let mut server = served.map_err(|e| e.refusal_of_parameters())?;
+        if !server.used || is_still(&mut server, &admission.pool.key.user).await {
+            break server;
+        }
+    };
+    Ok(Prepared {
+        welcome: Arc::clone(&server.welcome),
+        settings: hub.registry.commons.interners.no_settings(),
+        server: Some(server),
+    })
+}
+
+/// Reads what a client says before it is let in; done when it has gone.
+async fn until_gone(stream: &mut Stream, received: &mut Vec<u8>) -> ClientLoginError {
+    let mut buffer = [0; 1024];
+    while received.len() < EARLY_LEN_MAX {
+        match stream.read(&mut buffer).await {
+            Ok(n) if n > 0 => received.extend_from_slice(&buffer[..n]),
+            Ok(_) => return ClientLoginError::Gone("while it waited for a server".to_owned()),
+            Err(e) => return e.into(),
+        }
+    }
+    std::future::pending().await
+}
+
+/// Whether the server's session is still that of the user: a role that was dropped, and perhaps
+/// created anew, leaves old connections behind that are nobody's.
+async fn is_still(server: &mut Checkout, user: &str) -> bool {
+    let mut same = false;
+    let asked = server.ask("SELECT session_user", |tag, body| {
+        if tag == tag::DATA_ROW {
+            let row = read_data_row(body).unwrap_or_default();
+            same = row.first() == Some(&Some(user.as_bytes()));
+        }
+    });
+    let answered = tokio::time::timeout(ASK_MAX, asked).await;
+    matches!(answered, Ok(Ok(()))) && same && server.reusable().is_some()
 }

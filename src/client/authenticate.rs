@@ -21,9 +21,9 @@ use pooler_protocol::startup::{self, FirstPacket, Negotiation, Startup, StartupE
 use tokio::sync::oneshot;
 
 use super::admit::Admission;
-use super::{Errand, Hub};
+use super::{Errand, Hub, startup_settings};
 use crate::buffer::SharedScratch;
-use crate::config::AuthType;
+use crate::config::{AuthType, PoolSettings};
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
 use crate::net::{Peer, Stream};
 use crate::pool::limit::Permit;
@@ -193,7 +193,10 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     }
     let proof = prove(hub, &current, talk, user).await?;
     auth::encode_authentication_ok(&mut talk.out);
-    let pool = hub.registry.pool(startup.database(), proof.user())?;
+    let parameters = |pool: &PoolSettings| startup_settings::verbatim(&startup, &talk.peer, pool);
+    let pool = hub
+        .registry
+        .pool(startup.database(), proof.user(), parameters)?;
     for (name, limit) in hub.registry.client_limits(&pool, proof.user()) {
         let Some(permit) = limit.try_take() else {
             return Err(Refusal::too_many_clients(name, limit.max()).into());
@@ -251,19 +254,27 @@ fn startup_error(e: StartupError) -> ClientLoginError {
 /// Passes a cancel request to the session that it names. The connection is held until the cancel
 /// has landed: that is how a client knows that the next query cannot be hit.
 async fn cancel(hub: &Rc<Hub>, process_id: i32, key: &[u8]) {
-    let Some((worker, seat)) = hub.seat_of(process_id) else {
-        return;
-    };
-    let (done, landed) = oneshot::channel();
-    let errand = Errand::Cancel {
-        seat,
-        key: key.into(),
-        done,
-    };
-    if hub.couriers[worker].send(errand).is_ok() {
-        // Nothing to cancel, a wrong key and a cancel that was given up all look the same.
-        let _ended = tokio::time::timeout(CANCEL_MAX, landed).await;
-    }
+    // A client of a pool by session knows its server's process, which does not tell the worker.
+    let asked: Vec<_> = hub
+        .couriers
+        .iter()
+        .filter_map(|worker| {
+            let (done, landed) = oneshot::channel();
+            let errand = Errand::Cancel {
+                process_id,
+                key: key.into(),
+                done,
+            };
+            worker.send(errand).ok().map(|()| landed)
+        })
+        .collect();
+    // Nothing to cancel, a wrong key and a cancel that was given up all look the same.
+    let _ended = tokio::time::timeout(CANCEL_MAX, async {
+        for landed in asked {
+            let _landed_or_not = landed.await;
+        }
+    })
+    .await;
 }
 
 async fn prove(

@@ -46,8 +46,8 @@ pub enum Errand {
     Settle(Box<Admission<DetachedStream>>, Counted),
     /// Cancel what the session on this seat runs, if this is its key.
     Cancel {
-        /// Number of the seat.
-        seat: usize,
+        /// The process id that it was told.
+        process_id: i32,
         /// What the request shows.
         key: Box<[u8]>,
         /// Told when the cancel has landed; dropped if there is nothing to cancel.
@@ -204,8 +204,14 @@ impl Hub {
                 let hub = Rc::clone(self);
                 tokio::task::spawn_local(hub.serve_settled(*admission, counted));
             }
-            Errand::Cancel { seat, key, done } => {
-                if let Some(seat) = self.seats.find(seat, &key) {
+            Errand::Cancel {
+                process_id,
+                key,
+                done,
+            } => {
+                let own = self.seat_of(process_id);
+                let own = own.and_then(|seat| self.seats.find(seat, &key));
+                if let Some(seat) = own.or_else(|| self.seats.find_by_process(process_id, &key)) {
                     seat.order(Order::Cancel(Some(done)));
                 }
             }
@@ -242,10 +248,10 @@ impl Hub {
         i32::try_from(number).unwrap_or(i32::MAX)
     }
 
-    /// The worker and the seat of a process id that a client was told.
-    fn seat_of(&self, process_id: i32) -> Option<(usize, usize)> {
+    /// The seat here of a process id that a client was told.
+    fn seat_of(&self, process_id: i32) -> Option<usize> {
         let number = usize::try_from(process_id).ok()?.checked_sub(1)?;
         let workers = self.couriers.len();
-        Some((number % workers, number / workers))
+        (number % workers == self.worker).then_some(number / workers)
     }
 }

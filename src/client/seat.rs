@@ -5,6 +5,7 @@
 //! session obeys at its next poll. So a session needs no timer and no lock.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -249,6 +250,8 @@ pub(super) fn waiting_in_vain(error: &LoginError) -> Refusal {
 #[derive(Debug, Default)]
 pub struct Seats {
     taken: RefCell<Slab<Rc<Seat>>>,
+    /// Those whose clients were told the process id of their server.
+    by_process: RefCell<HashMap<i32, Vec<usize>>>,
 }
 
 impl Seats {
@@ -272,7 +275,17 @@ impl Seats {
             seat,
             number,
             seats: Rc::clone(self),
+            process_id: None,
         }
+    }
+
+    /// The seat whose client was told that its server is this process, if `shown` is its key. Two
+    /// hosts may have processes of one number.
+    #[must_use]
+    pub fn find_by_process(&self, process_id: i32, shown: &[u8]) -> Option<Rc<Seat>> {
+        let by_process = self.by_process.borrow();
+        let numbers = by_process.get(&process_id)?;
+        numbers.iter().find_map(|&number| self.find(number, shown))
     }
 
     /// The seat of this number, if `shown` is its key.
@@ -337,9 +350,18 @@ pub struct Seated {
     seat: Rc<Seat>,
     number: usize,
     seats: Rc<Seats>,
+    /// The server's process id, if the client was told that.
+    process_id: Option<i32>,
 }
 
 impl Seated {
+    /// Notes that the client is told this process id.
+    pub fn show_process(&mut self, process_id: i32) {
+        self.process_id = Some(process_id);
+        let mut by_process = self.seats.by_process.borrow_mut();
+        by_process.entry(process_id).or_default().push(self.number);
+    }
+
     /// Its number among those of its worker.
     #[must_use]
     pub fn number(&self) -> usize {
@@ -370,6 +392,15 @@ impl std::ops::Deref for Seated {
 impl Drop for Seated {
     fn drop(&mut self) {
         self.seats.taken.borrow_mut().remove(self.number);
+        let mut by_process = self.seats.by_process.borrow_mut();
+        if let Some(process_id) = self.process_id
+            && let Some(numbers) = by_process.get_mut(&process_id)
+        {
+            numbers.retain(|&number| number != self.number);
+            if numbers.is_empty() {
+                by_process.remove(&process_id);
+            }
+        }
     }
 }
 

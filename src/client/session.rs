@@ -159,6 +159,14 @@ impl Session {
         session
     }
 
+    /// In a pool by session the server is there from the login on.
+    pub(super) fn begin_with(&mut self, server: Checkout, now: Instant) {
+        self.state = State::Active(server);
+        self.meter.now = Some(now);
+        self.seat.note(self.meter);
+        self.seat.enter(Phase::Active, now);
+    }
+
     fn look_up_rules(&mut self) {
         let pool = self.local.shared();
         self.version = pool.version();
@@ -404,6 +412,9 @@ impl Session {
         .poll(cx, fresh);
         self.count_pins(self.client.possessions.held());
         let Poll::Ready(outcome) = polled else {
+            if let Some(refusal) = self.must_part() {
+                return self.end_with(&refusal);
+            }
             self.seat.note(self.meter);
             self.seat
                 .enter(Phase::Active, self.meter.now.unwrap_or_else(Instant::now));
@@ -468,14 +479,10 @@ impl Session {
     /// Why a client that keeps its server between transactions cannot keep it any longer.
     #[inline]
     fn must_part(&self) -> Option<Refusal> {
-        let at_rest = |checkout: &Checkout| {
-            self.rules.release_between_transactions
-                && self.client.pass == 0
-                && checkout.reusable().is_some()
-        };
-        if self.client.possessions.held().is_empty()
-            || !matches!(&self.state, State::Active(checkout) if at_rest(checkout))
-        {
+        let keeps =
+            !self.rules.release_between_transactions || !self.client.possessions.held().is_empty();
+        let at_rest = |checkout: &Checkout| self.client.pass == 0 && checkout.reusable().is_some();
+        if !keeps || !matches!(&self.state, State::Active(checkout) if at_rest(checkout)) {
             return None;
         }
         match self.hub.draining.get() {

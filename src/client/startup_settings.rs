@@ -53,6 +53,24 @@ pub(super) fn asked(
     Ok(all)
 }
 
+/// As the client sent them, for a server of its own to judge.
+///
+/// # Errors
+/// As [`asked`], if the pooler has to look into them.
+pub(super) fn verbatim(
+    startup: &Startup,
+    peer: &Peer,
+    pool: &PoolSettings,
+) -> Result<Vec<(String, String)>, Refusal> {
+    if pool.application_name_add_host {
+        return asked(startup, peer, pool);
+    }
+    let settings = startup.settings();
+    Ok(settings
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect())
+}
+
 /// What they are in the server's words.
 ///
 /// # Errors
@@ -112,7 +130,7 @@ async fn ask_server(
     local: &Rc<LocalPool>,
     asked: &[(String, String)],
 ) -> Result<Settings, Refusal> {
-    let mut checkout = farewell::checkout(local).await?;
+    let mut checkout = farewell::checkout(local).await.map_err(|e| e.refusal())?;
     let mut sql = String::new();
     for (name, value) in asked {
         push_set_config(&mut sql, name, Some(value));

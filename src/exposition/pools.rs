@@ -178,9 +178,18 @@ impl Roll {
         self.forget_gone(&pools);
         let mut by_age: Vec<&Arc<Pool>> = pools.iter().collect();
         by_age.sort_unstable_by_key(|pool| pool.id);
-        for pool in by_age {
+        for pool in by_age.into_iter().filter(|pool| pool.trunk().is_none()) {
             self.enroll(pool);
         }
+        // What servers with startup parameters of their own do is their trunk's business.
+        let mut branches: HashMap<u64, Vec<Numbers>> = HashMap::new();
+        for (trunk, numbers) in pools
+            .iter()
+            .filter_map(|p| Some((p.trunk()?.id, p.numbers())))
+        {
+            branches.entry(trunk).or_default().push(numbers);
+        }
+        pools.retain(|pool| pool.trunk().is_none());
         let mut samples = Vec::with_capacity(pools.len().min(self.labelled_max) + 1);
         let mut other = PoolSample {
             database: OTHER.to_owned(),
@@ -190,7 +199,11 @@ impl Roll {
         };
         for pool in &pools {
             let size = pool.plan().settings.pool_size;
-            let gauges = Gauges::new(&pool.numbers(), size, now);
+            let mut numbers = pool.numbers();
+            for branch in branches.get(&pool.id).into_iter().flatten() {
+                numbers.add(branch);
+            }
+            let gauges = Gauges::new(&numbers, size, now);
             if self.labelled.contains(&pool.id) {
                 samples.push(own_sample(pool, gauges));
             } else {

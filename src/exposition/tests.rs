@@ -34,7 +34,9 @@ fn registry() -> Arc<Registry> {
 
 /// The pool of `database` and ada.
 fn pool(registry: &Registry, database: &str) -> Arc<Pool> {
-    registry.pool(database, "ada").expect("any database")
+    registry
+        .pool(database, "ada", |_| Ok(Vec::new()))
+        .expect("any database")
 }
 
 /// The lines that name `metric`, without those of its comments.
@@ -208,7 +210,9 @@ fn gauges_agree_with_each_other_however_the_numbers_were_taken() {
 fn pools_beyond_the_bound_are_one_sum_that_never_falls() {
     let registry = registry();
     let mut roll = Roll::new(2);
-    let impostor = registry.pool("other", "other").expect("any database");
+    let impostor = registry
+        .pool("other", "other", |_| Ok(Vec::new()))
+        .expect("any database");
     let mut pools = vec![impostor];
     pools.extend(["b", "c", "d", "e"].map(|name| pool(&registry, name)));
     for pool in &pools {

@@ -198,6 +198,7 @@ async fn open(local: Rc<LocalPool>, mut birth: Birth, attempts: Vec<Attempt>) {
                 host: candidate.address.to_string(),
                 sqlstate: "53300".to_owned(),
                 message: "max_server_connections of the host is reached".to_owned(),
+                said: Box::default(),
             });
             continue;
         };
@@ -213,6 +214,7 @@ async fn open(local: Rc<LocalPool>, mut birth: Birth, attempts: Vec<Attempt>) {
                 host: candidate.address.to_string(),
                 sqlstate: "25006".to_owned(),
                 message: "it is a replica".to_owned(),
+                said: Box::default(),
             }),
             Err(e) => {
                 plan.recipe.locate.failed(&candidate.address, &e);
@@ -250,7 +252,7 @@ async fn try_host(
         database: &plan.recipe.dbname,
         user: &local.shared().key.user,
         credentials: &plan.recipe.credentials,
-        parameters: &[],
+        parameters: &local.shared().key.startup,
         liveness: liveness(&plan.settings),
         no_settings: local.commons().interners.no_settings(),
     };

@@ -50,7 +50,13 @@ pub struct PoolKey {
     pub database: String,
     /// The user as whom servers are logged in.
     pub user: String,
+    /// Startup parameters of the servers. In a pool by session they are the client's own, so that
+    /// what it resets goes back to them; there are none elsewhere.
+    pub startup: StartupParameters,
 }
+
+/// Names and values as a client sent them, in order.
+pub type StartupParameters = Arc<[(String, String)]>;
 
 impl fmt::Display for PoolKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,6 +168,10 @@ pub struct Commons {
 struct Alone<T>(T);
 
 /// The servers of one database and user; see the module.
+///
+/// Servers that were started with parameters of a client's own serve only clients with the same. They
+/// are a pool to themselves, a branch of that which has the database's and user's name alone: both
+/// share its size and its counters.
 #[derive(Debug)]
 pub struct Pool {
     /// Its name.
@@ -184,7 +194,9 @@ pub struct Pool {
     idle: Box<[Alone<AtomicUsize>]>,
     /// Clients that live on each worker.
     clients: Box<[Alone<AtomicUsize>]>,
-    counters: Box<[PoolCounters]>,
+    counters: Arc<[PoolCounters]>,
+    /// That which this is a branch of.
+    trunk: Option<Arc<Pool>>,
     /// Of each worker, in microseconds after `born`: the longest transaction that has a server now.
     /// `u64::MAX`: none has.
     oldest_checkout: Box<[AtomicU64]>,
@@ -216,11 +228,20 @@ const SERVERS_PER_WORKER: usize = 16;
 impl Pool {
     /// A pool without servers.
     #[must_use]
-    pub fn new(key: PoolKey, plan: Plan, commons: Arc<Commons>) -> Arc<Self> {
+    pub fn new(
+        key: PoolKey,
+        plan: Plan,
+        commons: Arc<Commons>,
+        trunk: Option<Arc<Self>>,
+    ) -> Arc<Self> {
         fn row<T: Default>(workers: usize) -> Box<[T]> {
             (0..workers).map(|_| T::default()).collect()
         }
         let workers = commons.couriers.len();
+        let counters = match &trunk {
+            Some(trunk) => Arc::clone(&trunk.counters),
+            None => row(workers).into(),
+        };
         Arc::new(Self {
             key,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -233,7 +254,8 @@ impl Pool {
             waiting: Alone::default(),
             idle: row(workers),
             clients: row(workers),
-            counters: row(workers),
+            counters,
+            trunk,
             oldest_checkout: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
             born: Instant::now(),
             welcome: Mutex::default(),
@@ -312,7 +334,7 @@ impl Pool {
         let settings = &self.plan().settings;
         Bounds {
             size: settings.pool_size,
-            min: if self.is_retired() {
+            min: if self.is_retired() || self.trunk.is_some() {
                 0
             } else {
                 settings.min_pool_size
@@ -321,6 +343,13 @@ impl Pool {
             reserve_after: settings.reserve_pool_timeout,
             retry_first: settings.server_login_retry,
         }
+    }
+
+    /// The pool of the same database and user whose servers have no startup parameters, if this
+    /// one's have.
+    #[must_use]
+    pub fn trunk(&self) -> Option<&Arc<Self>> {
+        self.trunk.as_ref()
     }
 
     /// The counters of `worker`: only that worker writes them.
@@ -492,6 +521,20 @@ impl Pool {
             *last_used = now;
         }
         now - *last_used >= unused
+    }
+}
+
+impl Numbers {
+    /// Adds those of a branch.
+    pub fn add(&mut self, other: &Self) {
+        let earlier = |a: Option<Instant>, b: Option<Instant>| a.into_iter().chain(b).min();
+        self.clients += other.clients;
+        self.waiting += other.waiting;
+        self.oldest_since = earlier(self.oldest_since, other.oldest_since);
+        self.servers += other.servers;
+        self.connecting += other.connecting;
+        self.idle += other.idle;
+        self.oldest_checkout = earlier(self.oldest_checkout, other.oldest_checkout);
     }
 }
 

@@ -304,6 +304,7 @@ mod tests {
             host: "h".into(),
             sqlstate: sqlstate.into(),
             message: String::new(),
+            said: Box::default(),
         })
     }
 

@@ -340,6 +340,7 @@ impl Talk {
             }),
             cancels: Arc::new(CancelFlight::default()),
             born: Instant::now(),
+            used: false,
         }
     }
 

@@ -307,6 +307,8 @@ pub struct Server<S = Stream> {
     pub cancels: Arc<CancelFlight>,
     /// When it was logged in.
     pub born: Instant,
+    /// A client has had it.
+    pub used: bool,
 }
 
 impl Server<Stream> {
@@ -347,6 +349,7 @@ impl Server<Stream> {
     /// Forgets what only the client of this checkout could use.
     #[inline]
     pub fn end_checkout(&mut self) {
+        self.used = true;
         if self.statements.unnamed == Unnamed::Untracked {
             self.statements.unnamed = Unnamed::Unknown;
         }
@@ -405,6 +408,7 @@ impl<S> Server<S> {
             identity: self.identity,
             cancels: self.cancels,
             born: self.born,
+            used: self.used,
         })
     }
 }

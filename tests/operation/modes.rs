@@ -6,7 +6,7 @@ use std::time::Duration;
 use pooler::demo::postgres::Postgres;
 use pooler::demo::{find_program, make_dir};
 
-use crate::support::{Pooler, Rig, query, wait_until};
+use crate::support::{Pooler, Rig, Wire, query, startup, wait_until};
 
 #[test]
 fn b26_session_pooling_keeps_the_server_and_cleans_it_for_the_next() {
@@ -19,13 +19,17 @@ fn b26_session_pooling_keeps_the_server_and_cleans_it_for_the_next() {
     first.rows("LISTEN news");
     first.rows("SELECT pg_advisory_lock(7)");
     first.rows("DECLARE c CURSOR WITH HOLD FOR SELECT 7");
-    let mut second = rig.login();
-    second.send(&[query("SELECT pg_backend_pid()")]);
+    let mut second = Wire::connect(rig.pooler.port());
+    second.send(&[startup(&[
+        ("user", "postgres"),
+        ("database", &rig.database),
+    ])]);
     second.expect_silence(Duration::from_millis(400));
     assert_eq!(first.one("EXECUTE p"), "7", "all of it is still there");
     assert_eq!(first.one("SHOW work_mem"), "7MB");
     first.leave();
-    second.expect(&format!("T D({pid}) C(SELECT 1) Z(I)"));
+    second.finish_login("postgres", "").expect("its turn");
+    assert_eq!(second.one("SELECT pg_backend_pid()"), pid);
     for (what, expected) in [
         ("SHOW work_mem", "4MB"),
         ("SELECT to_regclass('pg_temp.mine') IS NULL", "t"),
@@ -132,7 +136,7 @@ fn replication_connections_have_a_server_of_their_own() {
     // Written by whoever runs the tests, which may not be the account that clears up.
     std::fs::remove_dir_all(target.join("copy")).expect("the copy removed");
     holder.rows("COMMIT");
-    let mut watch = crate::support::Wire::login(postgres.port(), "postgres", "postgres");
+    let mut watch = Wire::login(postgres.port(), "postgres", "postgres");
     wait_until("no walsender is left", || {
         watch.one("SELECT count(*) FROM pg_stat_replication") == "0"
     });
@@ -149,7 +153,7 @@ fn sigterm_ends_replication_connections() {
         ("database", "postgres"),
         ("replication", "database"),
     ];
-    let mut stream = crate::support::Wire::login_with(pooler.port(), &parameters, "");
+    let mut stream = Wire::login_with(pooler.port(), &parameters, "");
     stream.send(&[query("IDENTIFY_SYSTEM")]);
     stream.recv_to_ready();
     pooler.signal("TERM");

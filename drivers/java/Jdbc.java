@@ -179,7 +179,10 @@ public class Jdbc {
             c.setAutoCommit(true);
         }
         c.setReadOnly(true);
+        c.setAutoCommit(false);
         raises("25006", () -> run(c, "CREATE TABLE no (i int)"));
+        c.rollback();
+        c.setAutoCommit(true);
         c.setReadOnly(false);
     }
     static void reset(int session, Connection c) throws Exception {

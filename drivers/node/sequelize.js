@@ -18,8 +18,10 @@ const transact = async ({ db }, keep, body) => {
   }
 };
 
+// What it sets itself at each connection is not what RESET goes back to.
+const { reset: _, ...shared } = bySql(query, transact);
 const scenarios = {
-  ...bySql(query, transact),
+  ...shared,
   async migrate() {
     const { db } = await connect();
     const Thing = db.define('thing', { name: DataTypes.STRING, mood: DataTypes.ENUM('good', 'bad') });

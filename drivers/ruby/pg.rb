@@ -2,6 +2,8 @@
 require 'pg'
 require_relative 'common'
 
+class Undo < StandardError; end
+
 def session
   c = PG.connect
   yield c
@@ -21,9 +23,11 @@ main "ruby-pg #{PG::VERSION}", {
         c.transaction do
           c.exec_params("INSERT INTO items (session, n, value) VALUES ($1, $2, 'x')", [n, turn])
           check one(c, 'SELECT count(*) FROM items WHERE session = $1', n), (kept + 1).to_s
-          raise PG::RollbackTransaction if turn % 4 == 3
+          raise Undo if turn % 4 == 3
           kept += 1
         end
+      rescue Undo
+        # Rolled back.
       end
       check c.exec_params('DELETE FROM items WHERE session = $1', [n]).cmd_tuples, kept
     end
@@ -50,7 +54,10 @@ main "ruby-pg #{PG::VERSION}", {
   pipeline: lambda { |n|
     session do |c|
       c.enter_pipeline_mode
-      20.times { |turn| c.send_query_params('SELECT 1 / $1::int, $2::int', [turn % 5, n]) && c.pipeline_sync }
+      20.times do |turn|
+        c.send_query_params('SELECT 1 / $1::int, $2::int', [turn % 5, n])
+        c.pipeline_sync
+      end
       20.times do |turn|
         result = c.get_result
         if turn % 5 == 0

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::{Rig, Wire, bind, execute, parse, query, sync, wait_until};
+use pooler::demo::postgres::Postgres;
+
+use crate::support::{
+    Opening, Pooler, Rig, ScriptedServer, ServerWire, Wire, bind, execute, parse, query, sync,
+    wait_until,
+};
 
 /// What may be left on a server, and the question that finds it.
 const LEFT_BEHIND: [(&str, &str); 8] = [
@@ -200,6 +205,134 @@ fn c01_c02_a_backend_is_terminated() {
     wait_until("the client hears of it", || {
         wire.set_patience(Duration::from_millis(100));
         !matches!(wire.poll(), crate::support::Received::Silence)
+    });
+    rig.assert_sound();
+}
+
+/// Two clients with different settings take turns on one server. It answers nothing that sets them before it has the
+/// client's own statement: a pooler that waited for that answer would wait for ever.
+#[test]
+fn t30_settings_go_in_front_of_the_statement_and_cost_no_round_trip() {
+    let server = ScriptedServer::start(|mut wire: ServerWire| {
+        let Opening::Startup(_) = wire.read_opening() else {
+            return;
+        };
+        wire.send(&ServerWire::login_reply(7));
+        let mut kept = Vec::new();
+        while let Some(message) = wire.recv() {
+            let sets = message.argument().contains("set_config");
+            if message.tag == b'Q' {
+                kept.extend(ServerWire::row_reply("x"));
+            }
+            if message.tag == b'Q' && !sets {
+                wire.send(&std::mem::take(&mut kept));
+            }
+        }
+    });
+    let pooler = Pooler::builder()
+        .host(server.port())
+        .set("pool_size = 1")
+        .set("inspect_functions = false")
+        .start();
+    let login = |name| {
+        let parameters = [("user", "u"), ("database", "d"), ("application_name", name)];
+        Wire::login_with(pooler.port(), &parameters, "")
+    };
+    let (mut a, mut b) = (login("a"), login("b"));
+    for _ in 0..10 {
+        assert_eq!(a.one("SELECT 'a'"), "x");
+        assert_eq!(a.one("SELECT 'a again'"), "x");
+        assert_eq!(b.one("SELECT 'b'"), "x");
+    }
+    let received = server.received();
+    let count = |part: &str| received.iter().filter(|l| l.contains(part)).count();
+    assert_eq!(count("SELECT 'a"), 20);
+    assert_eq!(count("SELECT 'b"), 10);
+    // Once each time that the client is another one.
+    assert_eq!(count("set_config"), 20, "{received:?}");
+    assert_eq!(count("Q("), 50, "{received:?}");
+}
+
+/// However two clients spell a value, the server shows one: between them nothing is set.
+#[test]
+fn t30_values_that_are_equal_to_the_server_are_not_set_again() {
+    let postgres = Postgres::builder()
+        .setting("log_statement", "all")
+        .start()
+        .expect("PostgreSQL");
+    let pooler = Pooler::before(&postgres).set("pool_size = 1").start();
+    let mut clients = [(); 2].map(|()| pooler.login("postgres", "postgres"));
+    let spellings = [
+        [
+            "set datestyle to 'german, ymd'",
+            "SET DateStyle = German,YMD",
+        ],
+        ["SET work_mem TO 8192", "SET work_mem = '8MB'"],
+        [
+            "SET search_path = a,b , \"C\"",
+            "SET search_path TO a, b, 'C'",
+        ],
+        [
+            "SET statement_timeout TO 60000",
+            "SET statement_timeout = '1min'",
+        ],
+        ["SELECT set_config('app.me', 'x', false)", "SET app.me = x"],
+    ];
+    for both in spellings {
+        for (wire, spelling) in clients.iter_mut().zip(both) {
+            wire.rows(spelling);
+        }
+    }
+    assert_eq!(clients[0].one("SELECT 'from here on'"), "from here on");
+    for turn in 0..10 {
+        assert_eq!(clients[turn % 2].one("SHOW work_mem"), "8MB");
+    }
+    let log = postgres.log();
+    let (_, log) = log.split_once("'from here on'").expect("it is logged");
+    assert_eq!(log.matches("SHOW work_mem").count(), 10);
+    assert!(!log.contains("set_config"), "{log}");
+}
+
+/// A dump sets `search_path` and reads for a while; nobody else sees that.
+#[test]
+fn t29_pg_dump_changes_nobodys_search_path() {
+    let rig = Rig::with(|b| b.set("pool_size = 3"));
+    rig.sql("CREATE TABLE t AS SELECT g AS i, repeat('x', 500) AS pad FROM generate_series(1, 20000) AS g");
+    let program = pooler::demo::find_program("pg_dump").expect("pg_dump");
+    let dump = || {
+        let mut command = std::process::Command::new(&program);
+        let port = rig.pooler.port().to_string();
+        command.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "postgres",
+            &rig.database,
+        ]);
+        command.output().expect("pg_dump")
+    };
+    std::thread::scope(|scope| {
+        let dumping = scope.spawn(|| (dump(), dump()));
+        let mut sessions: Vec<Wire> = (0..100).map(|_| rig.login()).collect();
+        while !dumping.is_finished() {
+            for wire in &mut sessions {
+                assert_eq!(wire.one("SHOW search_path"), "\"$user\", public");
+            }
+        }
+        let (first, second) = dumping.join().expect("it does not panic");
+        for out in [first, second] {
+            assert!(
+                out.status.success(),
+                "{}",
+                String::from_utf8_lossy(&out.stderr)
+            );
+            assert!(out.stdout.len() > 20_000 * 500);
+        }
+        for wire in &mut sessions {
+            assert_eq!(wire.one("SHOW search_path"), "\"$user\", public");
+        }
     });
     rig.assert_sound();
 }

@@ -113,6 +113,17 @@ impl Refusal {
             .hint("Connect to another pooler, or again in a moment.")
     }
 
+    /// The connection that listened for the session is lost.
+    #[must_use]
+    pub fn listener_lost() -> Self {
+        Self::fatal(
+            "08006",
+            "the server connection that listened for this session was lost",
+        )
+        .detail("Notifications may have been missed.")
+        .hint("Connect again and LISTEN again.")
+    }
+
     /// The session's database or user is no longer in the configuration.
     #[must_use]
     pub fn reconfigured() -> Self {

@@ -7,7 +7,7 @@ import psycopg2
 import psycopg2.extensions
 
 import dbapi
-from common import cancelled, check, main
+from common import cancelled, check, main, raises
 from dbapi import rows
 
 

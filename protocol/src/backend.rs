@@ -244,6 +244,15 @@ pub fn read_parameter_status(body: &[u8]) -> Option<(&str, &str)> {
     ))
 }
 
+/// Reads the body of NotificationResponse: channel and payload; `None` if it is malformed.
+#[must_use]
+pub fn read_notification(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_process_id, rest) = body.split_first_chunk::<4>()?;
+    let (channel, rest) = split_cstr(rest)?;
+    let (payload, _) = split_cstr(rest)?;
+    Some((channel, payload))
+}
+
 /// Reads the body of BackendKeyData: process id and key (4 bytes; up to 256 from protocol 3.2 on).
 #[must_use]
 pub fn read_backend_key_data(body: &[u8]) -> Option<(i32, &[u8])> {

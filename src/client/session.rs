@@ -36,6 +36,7 @@ use crate::relay::{
     ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules,
 };
 
+mod listening;
 mod obey;
 
 /// A whole Sync.
@@ -205,6 +206,8 @@ impl Session {
             };
             match step {
                 Step::Again => {}
+                Step::Sleep if self.client.possessions.listening.is_none() => return Poll::Pending,
+                Step::Sleep if self.tend_listening(cx) => {}
                 Step::Sleep => return Poll::Pending,
                 Step::End => return Poll::Ready(()),
             }

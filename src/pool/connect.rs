@@ -241,7 +241,7 @@ async fn open(local: Rc<LocalPool>, mut birth: Birth, attempts: Vec<Attempt>) {
 }
 
 /// A server there, if it is one that the pool wants.
-async fn try_host(
+pub(super) async fn try_host(
     local: &LocalPool,
     plan: &Plan,
     candidate: &Candidate,

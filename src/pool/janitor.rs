@@ -41,6 +41,7 @@ impl LocalPool {
         }
         self.yield_idle();
         self.read_names_again(now);
+        self.shared().rest_listener();
         self.grow(now);
     }
 }

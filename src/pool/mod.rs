@@ -32,6 +32,7 @@ mod checkout;
 mod connect;
 mod janitor;
 pub mod limit;
+mod listen;
 mod local;
 pub mod state;
 mod vigilance;
@@ -207,6 +208,8 @@ pub struct Pool {
     known_settings: Mutex<KnownSettings>,
     /// Of the names of functions that change a session.
     reading: Mutex<vigilance::Reading>,
+    /// The connection that listens for its clients.
+    listener: listen::Listener,
     /// It is no longer in the configuration.
     retired: AtomicBool,
     /// When it was last seen with a client or a server.
@@ -262,6 +265,7 @@ impl Pool {
             welcome_changed: Notify::new(),
             known_settings: Mutex::default(),
             reading: Mutex::default(),
+            listener: listen::Listener::default(),
             retired: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
         })

@@ -27,12 +27,14 @@ use crate::metrics::PoolCounters;
 use crate::server::{Interners, Server};
 
 mod client_side;
+mod listening;
 mod questions;
 mod replies;
 mod requests;
 mod statements;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
+pub use listening::{Heard, Listening};
 pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};
 
 /// What the relay does differently for one client and another.
@@ -124,11 +126,15 @@ impl Relay<'_> {
         loop {
             let mut moved = self.read_requests(cx)?;
             moved |= self.read_replies(cx)?;
-            if self.server.ledger.needs_question() && self.rules.release_between_transactions {
+            if self.server.ledger.needs_question()
+                && (self.rules.release_between_transactions
+                    || self.client.held_back != HeldBack::No)
+            {
                 self.ask_whether_settled();
                 moved = true;
             }
             moved |= self.ask_at_rest();
+            moved |= self.hand_over_listening();
             if let Some(outcome) = self.outcome() {
                 return Ok(Poll::Ready(outcome));
             }
@@ -157,6 +163,10 @@ impl Relay<'_> {
         match self.client.ended {
             Ended::No => {
                 if !self.rules.release_between_transactions || self.is_within_message() {
+                    return None;
+                }
+                // It waits for what was sent in front of it: on another server it would wait again.
+                if self.client.held_back != HeldBack::No && self.client.unread {
                     return None;
                 }
                 if self.client.possessions.are_somewhere() && !self.may_drop_leftovers() {

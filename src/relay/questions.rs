@@ -31,10 +31,12 @@ mod kinds;
 use kinds::question;
 pub use kinds::{KINDS, Kind, reasons};
 
+use super::listening::Listening;
 use super::requests::{BatchShape, Step};
 use super::{ClientSide, HeldBack, Outcome, Relay};
 use crate::buffer::Splice;
 use crate::error::Refusal;
+use crate::server::listening::Channel;
 
 /// A text up to this length, in bytes, is looked at as one EXECUTE or DEALLOCATE.
 const BY_NAME_LEN_MAX: usize = 8 * 1024;
@@ -57,6 +59,7 @@ pub(super) struct Question {
     /// What about.
     asked: Marks,
     settings: Vec<(String, String)>,
+    channels: Vec<Channel>,
     held: Marks,
     failed: bool,
 }
@@ -65,9 +68,11 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub struct Possessions {
     /// What it has done since the server was asked last.
-    marks: Marks,
+    pub(super) marks: Marks,
     /// What only its server holds.
-    held: Marks,
+    pub(super) held: Marks,
+    /// What it listens to, if it does.
+    pub listening: Option<Box<Listening>>,
     question: Option<Box<Question>>,
     /// What it asked for at login: RESET goes back to it.
     startup: Arc<Settings>,
@@ -84,6 +89,7 @@ impl Possessions {
         Self {
             marks: Marks::NONE,
             held: Marks::NONE,
+            listening: None,
             question: None,
             startup,
             is_untraced: false,
@@ -126,12 +132,22 @@ impl Possessions {
         self.question.is_some()
     }
 
+    /// Whether what it listens to is just being handed over.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_parting(&self) -> bool {
+        self.listening.as_ref().is_some_and(|l| l.is_parting())
+    }
+
     /// The server is another's, or gone.
     pub fn part(&mut self) {
         self.marks = Marks::NONE;
         self.held = Marks::NONE;
         self.question = None;
         self.seam = None;
+        if let Some(listening) = &mut self.listening {
+            listening.part();
+        }
     }
 }
 
@@ -304,6 +320,7 @@ impl Relay<'_> {
         possessions.question = Some(Box::new(Question {
             asked,
             settings: Vec::new(),
+            channels: Vec::new(),
             held: Marks::NONE,
             failed: false,
         }));
@@ -325,6 +342,13 @@ impl Relay<'_> {
             return;
         };
         match kind {
+            b"l" => match from_hex(name) {
+                Some(channel) => {
+                    question.channels.push(channel.into_bytes().into());
+                    question.held |= Marks::LISTEN;
+                }
+                None => question.failed = true,
+            },
             b"s" => match (std::str::from_utf8(name), from_hex(value)) {
                 (Ok(name), Some(value)) => question.settings.push((name.to_owned(), value)),
                 _ => question.failed = true,
@@ -359,6 +383,7 @@ impl Relay<'_> {
         let Question {
             asked,
             settings,
+            channels,
             held,
             failed,
         } = *question;
@@ -379,6 +404,9 @@ impl Relay<'_> {
         }
         if asked.has(Marks::SETTINGS) {
             self.take_over_settings(&settings);
+        }
+        if asked.has(Marks::LISTEN) {
+            self.note_channels(channels);
         }
         self.server.suspect = !self.client.possessions.held.is_empty();
         self.judge_leftovers()

@@ -113,7 +113,11 @@ impl Relay<'_> {
             };
             let bytes = &input[at..];
             let here = header.len.min(bytes.len());
-            let answers = header.tag == tag::DATA_ROW && self.client.possessions.is_asked();
+            let answers = match header.tag {
+                tag::DATA_ROW => self.client.possessions.is_asked(),
+                tag::NOTIFICATION_RESPONSE => self.client.possessions.listening.is_some(),
+                _ => false,
+            };
             if here < wanted(header, answers)? {
                 return Ok(at);
             }
@@ -204,6 +208,7 @@ impl Relay<'_> {
             tag::DATA_ROW if verdict.deal == Deal::Read => self.take_answer_row(body),
             tag::COMMAND_COMPLETE if verdict.deal == Deal::Forward => self.note_command(body),
             tag::PARAMETER_STATUS => self.note_parameter(body, verdict.deal),
+            tag::NOTIFICATION_RESPONSE if !self.is_for_client(body) => return Ok(()),
             _ => {}
         }
         if verdict.deal == Deal::Forward {
@@ -378,9 +383,10 @@ fn is_reported_only(name: &str) -> bool {
 #[inline]
 fn wanted(header: Header, answers: bool) -> Result<usize, Outcome> {
     match header.tag {
-        tag::DATA_ROW if !answers => Ok(HEADER_LEN),
+        tag::DATA_ROW | tag::NOTIFICATION_RESPONSE if !answers => Ok(HEADER_LEN),
         tag::READY_FOR_QUERY if header.len != HEADER_LEN + 1 => Err(short(header)),
         tag::READY_FOR_QUERY
+        | tag::NOTIFICATION_RESPONSE
         | tag::DATA_ROW
         | tag::PARAMETER_STATUS
         | tag::COMMAND_COMPLETE

@@ -94,7 +94,9 @@ impl Relay<'_> {
     fn is_held_back(&mut self) -> bool {
         let over = match self.client.held_back {
             HeldBack::No => return false,
-            HeldBack::UntilAnswered => self.server.ledger.outstanding() == 0,
+            HeldBack::UntilAnswered => {
+                self.server.ledger.outstanding() == 0 && !self.client.possessions.is_parting()
+            }
             HeldBack::UntilConfirmed => self.server.journal.is_synced(),
         };
         if over {
@@ -151,6 +153,9 @@ impl Relay<'_> {
         let mut splice = Splice::new(input, &mut output);
         if was_idle && !Arc::ptr_eq(&self.server.settings, &self.client.settings) {
             splice.put(|out| self.server.adopt_settings(&self.client.settings, out));
+        }
+        if was_idle {
+            self.restore_listening(&mut splice);
         }
         let mut shape = BatchShape::default();
         let used = self.enter_all(input, &mut splice, &mut shape)?;

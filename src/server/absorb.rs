@@ -80,6 +80,20 @@ impl Server {
         Ok(())
     }
 
+    /// Waits until a server that owes nothing sends something; `see` gets each message. Dropped midway,
+    /// nothing is lost.
+    ///
+    /// # Errors
+    /// [`ServerFault`]: the connection is of no use then.
+    pub async fn arrived(&mut self, mut see: impl FnMut(u8, &[u8])) -> Result<(), ServerFault> {
+        let mut buffer = vec![0; 16 * 1024];
+        let n = self.stream.read(&mut buffer).await?;
+        if n == 0 {
+            return Err(ServerFault::Closed);
+        }
+        self.digest(&buffer[..n], &mut see)
+    }
+
     /// Judges what arrived while the server was idle: only asynchronous messages are allowed then.
     /// Makes no system call unless something did arrive.
     ///

@@ -11,6 +11,7 @@ mod by_session;
 mod descriptors;
 mod hidden;
 mod limits;
+mod listen;
 mod logins;
 mod modes;
 mod pools;

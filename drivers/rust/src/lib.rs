@@ -48,7 +48,7 @@ where
         match bad.first() {
             None => println!("ok {name}"),
             Some(first) => {
-                let text = format!("{first:?}").replace('\n', " ");
+                let text: String = format!("{first:?}").replace('\n', " ").chars().take(300).collect();
                 println!("FAILED {name} {} of {} sessions: {text}", bad.len(), sessions());
             }
         }

@@ -29,7 +29,8 @@ pub static KINDS: [Kind; 8] = [
         letter: "l",
         reason: "listen",
         what: "a LISTEN",
-        is_there: "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())",
+        // It is asked which channels.
+        is_there: "",
     },
     Kind {
         marks: Marks::LOCKS,
@@ -109,6 +110,12 @@ pub(super) fn question(asked: Marks, custom: &[Box<str>], user: Option<&str>) ->
             ));
         }
     }
+    if asked.has(Marks::LISTEN) {
+        put(
+            "SELECT 'l', pg_catalog.encode(pg_catalog.convert_to(c, 'UTF8'), 'hex'), '' \
+             FROM pg_catalog.pg_listening_channels() AS c",
+        );
+    }
     if !asked.has(Marks::SETTINGS) {
         return sql;
     }
@@ -156,8 +163,9 @@ mod tests {
         let sql = question(Marks::LISTEN | Marks::CURSOR, &["a.b".into()], Some("u"));
         assert_eq!(
             sql,
-            "SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
-             UNION ALL SELECT 'h', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"
+            "SELECT 'h', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+             UNION ALL SELECT 'l', pg_catalog.encode(pg_catalog.convert_to(c, 'UTF8'), 'hex'), '' \
+             FROM pg_catalog.pg_listening_channels() AS c"
         );
         let all = question(Marks::ALL, &["a.b".into()], Some("u"));
         assert!(

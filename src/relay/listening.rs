@@ -1,0 +1,377 @@
+//! A client that does nothing in its session but listen is handed over to the connection that
+//! listens for all of them (`server::listening`), and gives its server back.
+//!
+//! ```text
+//!   Settled --the server listens, and holds nothing else--> Wanted      the session asks for a link
+//!   Wanted  --Listening-------------------------> Confirmed             both listen now
+//!   Confirmed --marker and UNLISTEN sent, at rest--> Parting
+//!   Parting --the server is at rest, and the marker was heard through the link--> Settled, released
+//! ```
+//! A listener that gets a server for a transaction has it listen to the same channels first, so that
+//! LISTEN and UNLISTEN in the transaction mean what they should and take effect, or do not, when it
+//! ends; what the server listens to then is the truth. Its notifications on channels that are
+//! listened to elsewhere go to nobody: they come from there. They are noted, though, when a further
+//! channel is handed over: they say where between them its notifications belong (`merge`). Only
+//! while something else keeps the client on its server may notifications of an old channel and of a
+//! new one change places.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use pooler_protocol::backend::{TransactionStatus, read_notification, tag};
+use pooler_protocol::frame::{HEADER_LEN, write_message};
+use pooler_protocol::frontend::write_query;
+use pooler_protocol::ledger::{Deal, Request};
+use pooler_protocol::prepared::Unnamed;
+use pooler_protocol::statement::Marks;
+
+use super::{HeldBack, Leftovers, Relay};
+use crate::buffer::Splice;
+use crate::server::listening::{Channel, Event, Link, each};
+
+/// Bytes for the client that may wait before more notifications do.
+const UNSENT_MAX: usize = 64 * 1024;
+
+/// Notifications that are put in order at the marker; beyond that order is given up.
+const ASIDE_MAX: usize = 65_536;
+
+/// How far the handing over is; see the module.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Settled,
+    Wanted,
+    Confirmed,
+    Parting,
+    /// No connection that listens is to be had: it keeps its server.
+    Refused,
+}
+
+/// What came of listening to a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing that changes anything.
+    Nothing,
+    /// Something for the client, or for its relay.
+    Something,
+    /// The connection that listens is lost, and with it what the client listened to.
+    Lost,
+}
+
+/// What a client listens to.
+#[derive(Debug, Default)]
+pub struct Listening {
+    link: Option<Link>,
+    /// Heard through the link.
+    channels: Vec<Channel>,
+    /// Being handed over: heard through the link from the marker on.
+    fresh: Vec<Channel>,
+    /// The server's stream is at the marker: what is behind it comes through the link.
+    is_cut: bool,
+    /// What its server listens to, as it said last.
+    on_server: Vec<Channel>,
+    /// Its server listens to the same channels for this transaction.
+    is_restored: bool,
+    /// What the server notified since then, up to the marker; whether the link brings it, too.
+    aside: Vec<(bool, Box<[u8]>)>,
+    /// What came through the link before the marker.
+    before: Vec<Arc<[u8]>>,
+    stage: Stage,
+}
+
+impl Listening {
+    /// Whether the session is to get a link.
+    #[must_use]
+    pub fn needs_link(&self) -> bool {
+        self.stage == Stage::Wanted && self.link.is_none()
+    }
+
+    /// Uses `link` from now on.
+    pub fn use_link(&mut self, link: Link) {
+        link.listen(self.fresh.clone());
+        self.link = Some(link);
+    }
+
+    /// Whether anything is heard through a link.
+    fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    fn knows(&self, channel: &[u8]) -> bool {
+        let all = self.channels.iter().chain(&self.fresh);
+        all.into_iter().any(|c| **c == *channel)
+    }
+
+    /// Forgets the server.
+    pub(super) fn part(&mut self) {
+        self.on_server.clear();
+        self.is_restored = false;
+        self.aside.clear();
+    }
+
+    /// Whether it is about to give its server back: nothing that the client sends goes there meanwhile.
+    #[must_use]
+    pub(super) fn is_parting(&self) -> bool {
+        self.stage == Stage::Parting
+    }
+
+    /// Its server is kept for another reason: what it notified is not held back.
+    pub(super) fn stay(&mut self, out: &mut Vec<u8>) {
+        self.is_restored = false;
+        for (_, message) in self.aside.drain(..).filter(|(shared, _)| !shared) {
+            out.extend_from_slice(&message);
+        }
+    }
+
+    /// At the marker: what came through the link and what the server notified in one order. Both
+    /// have the same notifications of the channels that were shared before, up to the marker; one of
+    /// them may have begun to note them earlier.
+    fn merge(&mut self, out: &mut Vec<u8>) {
+        let shared = self.aside.iter().filter(|(shared, _)| *shared).count();
+        let earlier = self.before.len().saturating_sub(shared);
+        let mut heard = shared.saturating_sub(self.before.len());
+        for message in self.before.drain(..).take(earlier) {
+            out.extend_from_slice(&message);
+        }
+        for (shared, message) in self.aside.drain(..) {
+            if shared && heard > 0 {
+                heard -= 1;
+            } else {
+                out.extend_from_slice(&message);
+            }
+        }
+    }
+
+    /// What is heard now; appends to `out` what is for the client, if that is `at_rest` between
+    /// transactions and has fewer than 64 kB unsent.
+    #[must_use]
+    pub fn hear(
+        &mut self,
+        waker: &Waker,
+        at_rest: bool,
+        unsent: usize,
+        out: &mut Vec<u8>,
+    ) -> Heard {
+        if self.stage == Stage::Wanted {
+            return self.hear_whether_confirmed(waker);
+        }
+        // What the server still has to say about the channels that are handed over goes first.
+        let open = match self.stage {
+            Stage::Settled => at_rest,
+            Stage::Parting => self.is_cut,
+            Stage::Wanted | Stage::Confirmed | Stage::Refused => false,
+        };
+        let mut heard = Heard::Nothing;
+        while open
+            && unsent + out.len() < UNSENT_MAX
+            && let Some(link) = &self.link
+        {
+            match link.hear(waker) {
+                None => break,
+                Some(Event::Listening) => {}
+                Some(Event::Marker(_)) => {
+                    self.merge(out);
+                    self.channels.append(&mut self.fresh);
+                    self.is_cut = false;
+                    return Heard::Something;
+                }
+                Some(Event::Notification(channel, message)) => {
+                    if !self.channels.contains(&channel) {
+                        continue;
+                    }
+                    if self.is_cut {
+                        self.before.push(message);
+                    } else {
+                        out.extend_from_slice(&message);
+                        heard = Heard::Something;
+                    }
+                }
+                Some(Event::Lost) => return Heard::Lost,
+            }
+        }
+        heard
+    }
+
+    fn hear_whether_confirmed(&mut self, waker: &Waker) -> Heard {
+        match self
+            .link
+            .as_ref()
+            .and_then(|link| link.hear_whether_confirmed(waker))
+        {
+            None => Heard::Nothing,
+            Some(true) => {
+                self.stage = Stage::Confirmed;
+                Heard::Something
+            }
+            Some(false) if self.channels.is_empty() => {
+                // Its server still listens for it.
+                self.link = None;
+                self.fresh.clear();
+                self.stage = Stage::Refused;
+                Heard::Nothing
+            }
+            Some(false) => Heard::Lost,
+        }
+    }
+}
+
+impl Relay<'_> {
+    /// What the server listens to, as its answer says.
+    pub(super) fn note_channels(&mut self, channels: Vec<Channel>) {
+        let possessions = &mut self.client.possessions;
+        if channels.is_empty() && possessions.listening.is_none() {
+            return;
+        }
+        let listening = possessions.listening.get_or_insert_default();
+        let is_gone = |c: &Channel| !channels.contains(c);
+        let mut gone: Vec<Channel> = listening.channels.extract_if(.., |c| is_gone(c)).collect();
+        gone.extend(listening.fresh.extract_if(.., |c| is_gone(c)));
+        if let Some(link) = &listening.link {
+            link.unlisten(gone);
+        }
+        listening.on_server = channels;
+        if listening.on_server.is_empty() {
+            possessions.listening = None;
+        } else if possessions.held != Marks::LISTEN {
+            self.client.outbox.append(|out| listening.stay(out));
+        }
+    }
+
+    /// In front of the client's first message of a transaction: the server is to listen to what the
+    /// client listens to.
+    #[inline]
+    pub(super) fn restore_listening(&mut self, splice: &mut Splice<'_>) {
+        if self.client.possessions.listening.is_some() {
+            self.restore(splice);
+        }
+    }
+
+    #[cold]
+    fn restore(&mut self, splice: &mut Splice<'_>) {
+        let possessions = &mut self.client.possessions;
+        let Some(listening) = &mut possessions.listening else {
+            return;
+        };
+        let due = listening.is_linked()
+            && listening.stage == Stage::Settled
+            && !listening.is_restored
+            && !possessions.held.has(Marks::LISTEN)
+            && self.server.ledger.status() == TransactionStatus::Idle;
+        if !due {
+            return;
+        }
+        listening.is_restored = true;
+        let sql = each("LISTEN", listening.channels.iter().chain(&listening.fresh));
+        possessions.marks |= Marks::LISTEN;
+        splice.put(|out| write_query(out, &sql));
+        let _sent = self.server.ledger.request(Request::Query, Deal::Skip, 0);
+        self.server.statements.unnamed = Unnamed::None;
+        self.server.suspect = true;
+    }
+
+    /// Whether a notification of the server is for the client.
+    pub(super) fn is_for_client(&mut self, body: &[u8]) -> bool {
+        let Some(listening) = &mut self.client.possessions.listening else {
+            return true;
+        };
+        let (Some(link), Some((channel, payload))) = (&listening.link, read_notification(body))
+        else {
+            return true;
+        };
+        if channel == link.private().as_bytes() {
+            if listening.stage == Stage::Parting && payload == link.marker().to_string().as_bytes()
+            {
+                listening.is_cut = true;
+            }
+            return false;
+        }
+        let is = |all: &[Channel]| all.iter().any(|c| **c == *channel);
+        let shared = is(&listening.channels);
+        let ordered = listening.is_restored || listening.stage != Stage::Settled;
+        let ordered = ordered && !listening.is_cut && listening.aside.len() < ASIDE_MAX;
+        if ordered && !listening.channels.is_empty() {
+            let mut message = Vec::with_capacity(HEADER_LEN + body.len());
+            write_message(&mut message, tag::NOTIFICATION_RESPONSE, |out| {
+                out.extend_from_slice(body);
+            });
+            listening.aside.push((shared, message.into()));
+            return false;
+        }
+        !(shared || listening.is_cut && is(&listening.fresh))
+    }
+
+    /// Goes on with the handing over, if the server is at rest. Returns whether anything changed.
+    #[inline]
+    pub(super) fn hand_over_listening(&mut self) -> bool {
+        self.client.possessions.listening.is_some() && self.hand_over()
+    }
+
+    #[cold]
+    fn hand_over(&mut self) -> bool {
+        let possessions = &mut self.client.possessions;
+        let rests = possessions.held == Marks::LISTEN
+            && !possessions.is_due()
+            && !possessions.is_asked()
+            && self.rules.leftovers == Leftovers::Keep
+            && self.client.pass == 0
+            && self.server.reusable().is_some();
+        // Elsewhere it is another session, whose encoding is the pool's.
+        let ascii = |c: &Channel| c.is_ascii();
+        let plain = self.client.settings.find("client_encoding").is_none();
+        let Some(listening) = possessions.listening.as_mut().filter(|_| rests) else {
+            return false;
+        };
+        match listening.stage {
+            Stage::Settled | Stage::Confirmed => {
+                let known = |c: &&Channel| !listening.knows(c);
+                let new: Vec<Channel> = listening.on_server.iter().filter(known).cloned().collect();
+                if new.is_empty() {
+                    return self.part_with_server();
+                }
+                if !plain || !new.iter().all(ascii) {
+                    return false;
+                }
+                listening.stage = Stage::Wanted;
+                listening.fresh.extend(new);
+                if let Some(link) = &listening.link {
+                    link.listen(listening.fresh.clone());
+                }
+                false
+            }
+            // The marker is awaited.
+            Stage::Parting if !listening.fresh.is_empty() => false,
+            Stage::Parting => {
+                listening.stage = Stage::Settled;
+                listening.on_server.clear();
+                possessions.held = Marks::NONE;
+                self.server.suspect = false;
+                true
+            }
+            Stage::Wanted | Stage::Refused => false,
+        }
+    }
+
+    /// The marker first, in a transaction of its own: it comes back before the server listens no more.
+    fn part_with_server(&mut self) -> bool {
+        let Some(listening) = &mut self.client.possessions.listening else {
+            return false;
+        };
+        let marks = listening.stage == Stage::Confirmed;
+        listening.stage = Stage::Parting;
+        let Some(link) = &listening.link else {
+            return false;
+        };
+        let private: Channel = link.private().as_bytes().into();
+        let mark = marks.then(|| {
+            let listen = each("LISTEN", [&private]);
+            format!("{listen}NOTIFY {}, '{}'", link.private(), link.marker())
+        });
+        for sql in mark.into_iter().chain(["UNLISTEN *".to_owned()]) {
+            self.server.outbox.append(|out| write_query(out, &sql));
+            let _sent = self.server.ledger.request(Request::Query, Deal::Skip, 0);
+        }
+        self.server.statements.unnamed = Unnamed::None;
+        self.client.held_back = HeldBack::UntilAnswered;
+        true
+    }
+}

@@ -8,7 +8,7 @@ use pooler_protocol::frontend::{
     BindView, ParseView, Target, tag, write_bind_front, write_parse, write_statement_target,
 };
 use pooler_protocol::ledger::{Answer, Deal, Request, Sent};
-use pooler_protocol::prepared::{SERVER_NAME_PREFIX, Statement, Unnamed};
+use pooler_protocol::prepared::{NO_STATEMENT, SERVER_NAME_PREFIX, Statement, Unnamed};
 use pooler_protocol::statement::scan;
 
 use super::requests::{BatchShape, Step};
@@ -148,6 +148,15 @@ impl Relay<'_> {
         let held = self.server.statements.touch(statement.id());
         if !held {
             self.make_room(splice);
+        }
+        if held && self.server.ledger.may_stray() {
+            if !self.server.ledger.is_copying_in() {
+                return Ok(Step::WaitForAnswers);
+            }
+            // In the middle of the data it ends the COPY, and does nothing else.
+            self.request(Request::Parse, 0);
+            put_parse(&statement, splice);
+            return Ok(Step::Done(here));
         }
         let server = &mut *self.server;
         let client = &mut self.client.statements;
@@ -298,6 +307,12 @@ impl Relay<'_> {
             }
             Some(Target::Statement(name)) => {
                 let known = server.journal.forget(&mut self.client.statements, name);
+                if server.ledger.may_stray() {
+                    // Its place among the replies is not known: the server closes what it never had.
+                    self.request(Request::Close, u8::from(known));
+                    splice.put(|out| write_statement_target(out, tag::CLOSE, NO_STATEMENT));
+                    return Step::Done(here);
+                }
                 let entered = server.ledger.answer(Answer::CloseComplete, u8::from(known));
                 debug_assert!(entered);
             }

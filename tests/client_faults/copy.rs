@@ -1,7 +1,7 @@
 //! COPY in all its shapes: trap 4 and rows B18, B19, B22.
 
 use crate::support::{
-    Rig, Wire, bind, copy_data, copy_done, copy_fail, execute, flush, parse, query, sync,
+    Rig, Wire, bind, close, copy_data, copy_done, copy_fail, execute, flush, parse, query, sync,
 };
 
 const IN: &str = "COPY t FROM STDIN";
@@ -298,5 +298,64 @@ fn b18_b19_a_client_dies_in_the_middle_of_a_copy() {
             end(wire);
             rig.assert_sound();
         }
+    }
+}
+
+/// As tokio-postgres does it: the Sync of the Execute is in front of the data, and a Close of the statement behind the
+/// end of them. Whether the server swallowed that Sync is not known when the COPY fails, so the pooler cannot put its own
+/// answer to the Close in its place.
+#[test]
+fn t02_t04_a_statement_is_closed_or_prepared_behind_a_copy_that_fails() {
+    for mode in ["transaction", "session"] {
+        let rig = Rig::with(|b| {
+            b.set("pool_size = 1")
+                .set(&format!("pool_mode = \"{mode}\""))
+        });
+        rig.sql("CREATE TABLE t (i int)");
+        let mut wire = rig.login();
+        let copy = "COPY t FROM STDIN";
+        for turn in 0..6 {
+            let data = if turn % 2 == 0 {
+                "7\n"
+            } else {
+                "not a number\n"
+            };
+            let name = format!("s{turn}");
+            wire.send(&[parse(&name, copy), sync()]);
+            wire.expect("1 Z(I)");
+            wire.send(&[bind("", &name, &[]), execute(""), sync()]);
+            wire.expect("2 G");
+            wire.send(&[
+                copy_data(data.as_bytes()),
+                copy_done(),
+                sync(),
+                close(&name),
+                sync(),
+                parse("", "SELECT 1"),
+                bind("", "", &[]),
+                execute(""),
+                close(&name),
+                sync(),
+            ]);
+            if turn % 2 == 0 {
+                wire.expect("C(COPY 1) Z(I) 3 Z(I) 1 2 D(1) C(SELECT 1) 3 Z(I)");
+            } else {
+                wire.expect("E(22P02)");
+                // One more ReadyForQuery, if the server did not swallow it.
+                let rest = [
+                    wire.recv_to_ready(),
+                    wire.recv_to_ready(),
+                    wire.recv_to_ready(),
+                ];
+                let tags: Vec<u8> = rest.iter().flatten().map(|m| m.tag).collect();
+                if tags == *b"ZZ3Z" {
+                    wire.expect("1 2 D(1) C(SELECT 1) 3 Z(I)");
+                } else {
+                    assert_eq!(tags, b"Z3Z12DC3Z", "{rest:?}");
+                }
+            }
+        }
+        wire.leave();
+        rig.assert_sound();
     }
 }

@@ -184,3 +184,32 @@ fn a_known_statement_is_prepared_while_every_server_is_taken() {
     second.expect("2 D(42) C(SELECT 1) Z(I)");
     rig.assert_sound();
 }
+
+/// What a client sends waits for what goes in front of it; when that was answered the server went to the next in the queue,
+/// whose settings are others, and so on for ever. PDO does this: it prepares by protocol and deallocates by SQL.
+#[test]
+fn t25_deallocate_takes_its_turn_among_clients_of_other_settings() {
+    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    std::thread::scope(|scope| {
+        for session in 0..6 {
+            let rig = &rig;
+            scope.spawn(move || {
+                let mut wire = rig.login();
+                wire.rows(&format!("SET app.me = 's{session}'"));
+                for turn in 0..30 {
+                    let sql = format!("SELECT current_setting('app.me'), {turn}");
+                    wire.send(&[
+                        parse("mine", &sql),
+                        bind("", "mine", &[]),
+                        execute(""),
+                        sync(),
+                    ]);
+                    wire.expect(&format!("1 2 D(s{session}|{turn}) C(SELECT 1) Z(I)"));
+                    wire.send(&[query("DEALLOCATE mine")]);
+                    wire.expect("C(DEALLOCATE) Z(I)");
+                }
+            });
+        }
+    });
+    rig.assert_sound();
+}

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use pooler_protocol::backend::write_ready_idle;
 use pooler_protocol::frame::{HEADER_LEN, Header};
-use pooler_protocol::frontend::{ParseView, tag};
+use pooler_protocol::frontend::tag;
 use pooler_protocol::ledger::{Answer, Deal};
 use pooler_protocol::statement::Marks;
 
@@ -37,10 +37,8 @@ use crate::relay::{
 };
 
 mod listening;
+mod local;
 mod obey;
-
-/// A whole Sync.
-const SYNC: &[u8] = b"S\0\0\0\x04";
 
 #[derive(Debug)]
 enum State {
@@ -271,6 +269,14 @@ impl Session {
                         .outbox
                         .append(|out| out.extend_from_slice(answer));
                 }
+                tag::CLOSE
+                    if whole && self.closes_statement(&input[at + HEADER_LEN..at + here]) =>
+                {
+                    let answer = Answer::CloseComplete.bytes();
+                    self.client
+                        .outbox
+                        .append(|out| out.extend_from_slice(answer));
+                }
                 tag::QUERY
                 | tag::PARSE
                 | tag::BIND
@@ -295,32 +301,6 @@ impl Session {
         }
         self.client.carry.replace(&input[at..]);
         Ok(Need::Nothing)
-    }
-
-    /// Whether `bytes` begin with a named Parse of `len` bytes that a server of this pool has
-    /// accepted before, and with its Sync: then no server is needed to say so once more. Drivers
-    /// that prepare everything when they connect would otherwise queue for nothing, and those that
-    /// wait for it with other sessions' transactions open would wait for themselves.
-    fn is_known_parse(&mut self, bytes: &[u8], len: usize) -> bool {
-        if !bytes[len..].starts_with(SYNC) {
-            return false;
-        }
-        let Some(view) = ParseView::read(&bytes[HEADER_LEN..len]) else {
-            return false;
-        };
-        if view.name.is_empty() || self.client.statements.find(view.name).is_some() {
-            return false;
-        }
-        let interners = &self.local.commons().interners;
-        let known = interners
-            .known_statement(view.text)
-            .filter(|s| s.is_accepted_by(self.rules.pool));
-        let Some(statement) = known else {
-            return false;
-        };
-        self.client.statements.adopt(view.name, statement);
-        self.local.counters().statements_reused.add(1);
-        true
     }
 
     #[inline]

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Opening, Pooler, Rig, ScriptedServer, ServerWire, Wire, bind, cancel_request, execute, parse,
-    query, sync, wait_until,
+    Opening, Pooler, Rig, ScriptedServer, ServerWire, Wire, bind, cancel_request, close, execute,
+    parse, query, sync, wait_until,
 };
 
 const SLEEP: &str = "SELECT pg_sleep(100)";
@@ -70,6 +70,28 @@ fn t16_a_client_that_waits_in_the_queue_is_answered_at_once() {
     holder.rows("COMMIT");
     simple.expect("T D(next) C(SELECT 1) Z(I)");
     assert_eq!(extended.one("SELECT count(*) FROM t"), "0");
+    rig.assert_sound();
+}
+
+/// A Close and its Sync need no server, so what queues, and is cancelled, is the query behind them.
+#[test]
+fn t16_a_close_in_front_of_the_query_does_not_take_its_cancel() {
+    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    let mut holder = rig.login();
+    let mut wire = rig.login();
+    wire.send(&[parse("s", "SELECT 7"), sync()]);
+    wire.expect("1 Z(I)");
+    holder.rows("BEGIN");
+    wire.send(&[close("s"), sync(), close("unknown"), close("s"), sync()]);
+    wire.expect("3 Z(I) 3 3 Z(I)");
+    wire.send(&[close("s"), sync(), query(SLEEP)]);
+    wire.expect("3 Z(I)");
+    wire.expect_silence(Duration::from_millis(100));
+    wire.cancel();
+    wire.expect("E(57014) Z(I)");
+    holder.rows("COMMIT");
+    wire.send(&[bind("", "s", &[]), execute(""), sync()]);
+    wire.expect("E(26000) Z(I)");
     rig.assert_sound();
 }
 

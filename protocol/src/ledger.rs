@@ -140,6 +140,16 @@ impl Ledger {
         )
     }
 
+    /// Whether the client is still to get a reply to something that was sent.
+    #[must_use]
+    pub fn owes_client(&self) -> bool {
+        let to_client = |e: &Entry| match e {
+            Entry::Owed { deal, .. } => *deal == Deal::Forward,
+            Entry::Answer { .. } => true,
+        };
+        self.entries.iter().any(to_client)
+    }
+
     /// Whether a ReadyForQuery is owed.
     #[must_use]
     pub fn owes_ready(&self) -> bool {

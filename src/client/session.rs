@@ -220,6 +220,9 @@ impl Session {
             Poll::Ready(Err(_)) => return Step::End,
             Poll::Pending => return Step::Sleep,
         }
+        if self.client.possessions.is_parting() {
+            return Step::Sleep;
+        }
         if self.version != self.local.shared().version() {
             self.look_up_rules();
         }

@@ -13,12 +13,13 @@
 //! listened to elsewhere go to nobody: they come from there. They are noted, though, when a further
 //! channel is handed over: they say where between them its notifications belong (`merge`). Only
 //! while something else keeps the client on its server may notifications of an old channel and of a
-//! new one change places.
+//! new one change places. What the server notified in the transaction itself PostgreSQL sends in
+//! front of ReadyForQuery: so that is held back until they have come through the link.
 
 use std::sync::Arc;
 use std::task::Waker;
 
-use pooler_protocol::backend::{TransactionStatus, read_notification, tag};
+use pooler_protocol::backend::{TransactionStatus, read_notification, tag, write_ready_idle};
 use pooler_protocol::frame::{HEADER_LEN, write_message};
 use pooler_protocol::frontend::write_query;
 use pooler_protocol::ledger::{Deal, Request};
@@ -76,6 +77,8 @@ pub struct Listening {
     aside: Vec<(bool, Box<[u8]>)>,
     /// What came through the link before the marker.
     before: Vec<Arc<[u8]>>,
+    /// A ReadyForQuery is held back until these were passed on.
+    owed: Option<Vec<Box<[u8]>>>,
     stage: Stage,
 }
 
@@ -118,9 +121,39 @@ impl Listening {
     /// Its server is kept for another reason: what it notified is not held back.
     pub(super) fn stay(&mut self, out: &mut Vec<u8>) {
         self.is_restored = false;
-        for (_, message) in self.aside.drain(..).filter(|(shared, _)| !shared) {
-            out.extend_from_slice(&message);
+        for (_, message) in std::mem::take(&mut self.aside) {
+            if !self.knows_message(&message) {
+                self.pass_on(&message, out);
+            }
         }
+    }
+
+    fn knows_message(&self, message: &[u8]) -> bool {
+        read_notification(&message[HEADER_LEN..]).is_some_and(|(c, _)| self.knows(c))
+    }
+
+    fn pass_on(&mut self, message: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(message);
+        if let Some(owed) = &mut self.owed
+            && let Some(at) = owed.iter().position(|o| **o == *message)
+        {
+            owed.remove(at);
+        }
+        self.pay_ready(out);
+    }
+
+    /// Passes on the ReadyForQuery that is held back, if nothing is owed in front of it.
+    fn pay_ready(&mut self, out: &mut Vec<u8>) {
+        if self.owed.as_ref().is_some_and(Vec::is_empty) {
+            self.owed = None;
+            write_ready_idle(out);
+        }
+    }
+
+    /// Whether a ReadyForQuery is held back: the client has nothing to say before that.
+    #[must_use]
+    pub fn holds_ready(&self) -> bool {
+        self.owed.is_some()
     }
 
     /// At the marker: what came through the link and what the server notified in one order. Both
@@ -130,14 +163,14 @@ impl Listening {
         let shared = self.aside.iter().filter(|(shared, _)| *shared).count();
         let earlier = self.before.len().saturating_sub(shared);
         let mut heard = shared.saturating_sub(self.before.len());
-        for message in self.before.drain(..).take(earlier) {
-            out.extend_from_slice(&message);
+        for message in std::mem::take(&mut self.before).iter().take(earlier) {
+            self.pass_on(message, out);
         }
-        for (shared, message) in self.aside.drain(..) {
+        for (shared, message) in std::mem::take(&mut self.aside) {
             if shared && heard > 0 {
                 heard -= 1;
             } else {
-                out.extend_from_slice(&message);
+                self.pass_on(&message, out);
             }
         }
     }
@@ -182,7 +215,7 @@ impl Listening {
                     if self.is_cut {
                         self.before.push(message);
                     } else {
-                        out.extend_from_slice(&message);
+                        self.pass_on(&message, out);
                         heard = Heard::Something;
                     }
                 }
@@ -226,6 +259,11 @@ impl Relay<'_> {
         let is_gone = |c: &Channel| !channels.contains(c);
         let mut gone: Vec<Channel> = listening.channels.extract_if(.., |c| is_gone(c)).collect();
         gone.extend(listening.fresh.extract_if(.., |c| is_gone(c)));
+        if !gone.is_empty() && listening.owed.is_some() {
+            // They will not come.
+            listening.owed = Some(Vec::new());
+            self.client.outbox.append(|out| listening.pay_ready(out));
+        }
         if let Some(link) = &listening.link {
             link.unlisten(gone);
         }
@@ -235,6 +273,21 @@ impl Relay<'_> {
         } else if possessions.held != Marks::LISTEN {
             self.client.outbox.append(|out| listening.stay(out));
         }
+    }
+
+    /// Whether the ReadyForQuery that ends the transaction is held back, for what was notified in it.
+    pub(super) fn holds_ready(&mut self) -> bool {
+        let ends = self.server.ledger.status() == TransactionStatus::Idle;
+        let last = ends && !self.server.ledger.owes_client();
+        let Some(listening) = self.client.possessions.listening.as_mut().filter(|_| last) else {
+            return false;
+        };
+        if listening.aside.is_empty() || !listening.is_linked() {
+            return false;
+        }
+        let messages = listening.aside.iter().map(|(_, message)| message.clone());
+        listening.owed = Some(messages.collect());
+        true
     }
 
     /// In front of the client's first message of a transaction: the server is to listen to what the
@@ -329,6 +382,7 @@ impl Relay<'_> {
                     return self.part_with_server();
                 }
                 if !plain || !new.iter().all(ascii) {
+                    self.client.outbox.append(|out| listening.stay(out));
                     return false;
                 }
                 listening.stage = Stage::Wanted;

@@ -132,11 +132,12 @@ impl Possessions {
         self.question.is_some()
     }
 
-    /// Whether what it listens to is just being handed over.
+    /// Whether what it listens to is just being handed over, or its last reply is held back.
     #[inline]
     #[must_use]
-    pub(super) fn is_parting(&self) -> bool {
-        self.listening.as_ref().is_some_and(|l| l.is_parting())
+    pub fn is_parting(&self) -> bool {
+        let listening = self.listening.as_ref();
+        listening.is_some_and(|l| l.is_parting() || l.holds_ready())
     }
 
     /// The server is another's, or gone.

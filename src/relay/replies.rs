@@ -198,7 +198,9 @@ impl Relay<'_> {
                 }
                 self.server.replay.running = false;
                 if verdict.deal == Deal::Forward {
-                    splice.keep(at, at + header.len);
+                    if !self.holds_ready() {
+                        splice.keep(at, at + header.len);
+                    }
                     self.put_ready_answers(splice);
                     self.end_work()?;
                 }

@@ -93,7 +93,7 @@ impl Relay<'_> {
     #[inline]
     fn is_held_back(&mut self) -> bool {
         let over = match self.client.held_back {
-            HeldBack::No => return false,
+            HeldBack::No => return self.client.possessions.is_parting(),
             HeldBack::UntilAnswered => {
                 self.server.ledger.outstanding() == 0 && !self.client.possessions.is_parting()
             }

@@ -306,6 +306,18 @@ impl Registry {
         true
     }
 
+    /// Has the idle servers closed of databases that somebody wants for itself.
+    pub fn vacate(&self, now: Instant) {
+        for database in self.commons.interners.take_vacated(now) {
+            for pool in self.pools() {
+                if pool.plan().recipe.dbname.as_bytes() == &*database {
+                    tracing::debug!(pool = %pool.key, "idle servers are closed: the database is to be dropped, renamed, moved or copied");
+                    pool.renew();
+                }
+            }
+        }
+    }
+
     /// Forgets pools that nobody has used for `unused`: names that clients made up are not kept.
     pub fn prune(&self, now: Instant, unused: Duration) {
         let mut pools = lock(&self.pools);

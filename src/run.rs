@@ -192,6 +192,7 @@ impl Fleet {
                     if now >= sweep_at {
                         sweep_at = now + SWEEP_EVERY;
                         self.registry.prune(now, POOL_UNUSED_MAX);
+                        self.registry.vacate(now);
                         self.tell(|| Errand::Sweep);
                     }
                     match drain {

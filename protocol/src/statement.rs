@@ -44,6 +44,8 @@ impl Marks {
     pub const DRAWS: Self = Self(1 << 12);
     /// It is asked what was drawn from a sequence last.
     pub const DRAWN: Self = Self(1 << 13);
+    /// A whole database may be dropped, renamed, moved or copied ([`vacated_database`]).
+    pub const DATABASE: Self = Self(1 << 14);
 
     /// Whether all of `other` is in it.
     #[inline]
@@ -241,7 +243,12 @@ fn first_word(text: &[u8]) -> Marks {
         b'd' if is(b"discard") => Marks::ALL,
         b'd' if is(b"do") => Marks::ALL | Marks::DRAWS,
         b'd' if is(b"deallocate") => Marks::PREPARED,
-        b'd' if is(b"drop") => Marks::DROPS,
+        b'd' if is(b"drop") => match word_at(next(b"drop"), 0, b"database") {
+            true => Marks::DATABASE,
+            false => Marks::DROPS,
+        },
+        b'a' if is(b"alter") && word_at(next(b"alter"), 0, b"database") => Marks::DATABASE,
+        b'c' if is(b"create") && word_at(next(b"create"), 0, b"database") => Marks::DATABASE,
         b'p' if is(b"prepare") && !word_at(next(b"prepare"), 0, b"transaction") => Marks::PREPARED,
         b'p' if is(b"prepare") => Marks::ENDS,
         b'e' if is(b"execute") => Marks::ALL | Marks::DRAWS,
@@ -421,6 +428,38 @@ pub fn by_name(text: &[u8]) -> Option<ByName> {
     skip_blank(rest)
         .is_empty()
         .then_some(ByName::Deallocate(named))
+}
+
+/// The database that `text` drops, renames, moves or copies, if it does one of these: PostgreSQL waits
+/// some seconds for everybody else to leave that database, and fails if somebody does not.
+#[must_use]
+pub fn vacated_database(text: &[u8]) -> Option<Vec<u8>> {
+    let start = skip_blank(text);
+    if let Some(rest) = behind(start, b"drop") {
+        let rest = behind(rest, b"database")?;
+        let exists = behind(rest, b"if").and_then(|rest| behind(rest, b"exists"));
+        let (named, _rest) = read_name(text, exists.unwrap_or(rest))?;
+        return Some(named.name);
+    }
+    let copies = behind(start, b"create");
+    let rest = behind(copies.or_else(|| behind(start, b"alter"))?, b"database")?;
+    let (named, rest) = read_name(text, rest)?;
+    let rest = skip_blank(rest);
+    if copies.is_none() {
+        let moves = behind(rest, b"set").and_then(|rest| behind(rest, b"tablespace"));
+        return (moves.is_some() || behind(rest, b"rename").is_some()).then_some(named.name);
+    }
+    let word = b"template";
+    let at = (0..rest.len()).find(|&at| word_at(rest, at, word) && is_apart(rest, at, word.len()));
+    let rest = skip_blank(&rest[at? + word.len()..]);
+    let rest = skip_blank(rest.strip_prefix(b"=").unwrap_or(rest));
+    read_name(text, rest).map(|(named, _rest)| named.name)
+}
+
+/// What follows `word`, if that is the first of `text`.
+fn behind<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
+    let first = word_at(text, 0, word) && is_apart(text, 0, word.len());
+    first.then(|| skip_blank(&text[word.len()..]))
 }
 
 fn ends_at_semicolon(text: &[u8]) -> bool {

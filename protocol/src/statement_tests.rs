@@ -175,3 +175,40 @@ fn statements_by_name() {
     assert_eq!(execute("EXECUTE \"Foo\" ; "), Some("Foo".into()));
     assert_eq!(execute("EXECUTE a; EXECUTE b;"), None);
 }
+
+#[test]
+fn databases_that_everybody_must_leave() {
+    for (text, name) in [
+        ("DROP DATABASE shop", "shop"),
+        ("drop database if exists Shop with (force);", "shop"),
+        (" /* x */ DROP DATABASE \"Shop\"\"s\"", "Shop\"s"),
+        ("ALTER DATABASE shop RENAME TO store", "shop"),
+        ("ALTER DATABASE shop SET TABLESPACE fast", "shop"),
+        ("CREATE DATABASE test WITH TEMPLATE = shop", "shop"),
+        ("CREATE DATABASE template OWNER me TEMPLATE shop", "shop"),
+        ("CREATE DATABASE test TEMPLATE \"Shop\" OWNER me", "Shop"),
+    ] {
+        assert!(scan(text.as_bytes()).has(Marks::DATABASE), "{text}");
+        let found = vacated_database(text.as_bytes());
+        assert_eq!(found.as_deref(), Some(name.as_bytes()), "{text}");
+    }
+    for text in [
+        "CREATE DATABASE test",
+        "CREATE DATABASE test OWNER templates",
+        "ALTER DATABASE shop SET work_mem = '1MB'",
+        "ALTER DATABASE shop OWNER TO me",
+        "DROP DATABASE",
+        "DROP TABLE database",
+        "CREATE DATABASE test TEMPLATE",
+        "SELECT 'DROP DATABASE shop'",
+    ] {
+        assert_eq!(vacated_database(text.as_bytes()), None, "{text}");
+    }
+    for text in [
+        "DROP TABLE database",
+        "DROP SCHEMA s",
+        "CREATE TABLE t (i int)",
+    ] {
+        assert!(!scan(text.as_bytes()).has(Marks::DATABASE), "{text}");
+    }
+}

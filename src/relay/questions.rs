@@ -260,6 +260,9 @@ impl Relay<'_> {
         if marks.is_empty() {
             return;
         }
+        if marks.has(Marks::DATABASE) {
+            self.interners.note_vacated(text);
+        }
         shape.marks |= marks;
         possessions.marks |= marks;
         if self.rules.keep_sequences && marks.has(Marks::DRAWS) {

@@ -14,7 +14,7 @@ use pooler_protocol::prepared::{
     Interner, Journal, OutOfBudget, ServerStatements, Statement, Unnamed,
 };
 use pooler_protocol::settings::{Settings, SettingsInterner};
-use pooler_protocol::statement::Marks;
+use pooler_protocol::statement::{Marks, vacated_database};
 use tokio::sync::Notify;
 
 use crate::buffer::{Carry, Outbox};
@@ -24,9 +24,11 @@ mod absorb;
 pub mod listening;
 pub mod login;
 mod suspects;
+mod vacating;
 mod welcome;
 
 use suspects::Suspects;
+use vacating::Vacating;
 pub use welcome::Welcome;
 
 /// What several workers share so that equal things are one pointer. Locked when a client prepares
@@ -37,6 +39,7 @@ pub struct Interners {
     statements: Mutex<Interner>,
     custom: Mutex<Arc<Vec<Box<str>>>>,
     suspects: Suspects,
+    vacating: Vacating,
 }
 
 /// Names of applications' own settings that are remembered; a program that makes up new ones without
@@ -52,6 +55,7 @@ impl Interners {
             statements: Mutex::new(Interner::new(statement_bytes)),
             custom: Mutex::default(),
             suspects: Suspects::default(),
+            vacating: Vacating::default(),
         }
     }
 
@@ -146,6 +150,20 @@ impl Interners {
     #[must_use]
     pub fn definitions(&self) -> u64 {
         self.suspects.definitions.load(Ordering::Relaxed)
+    }
+
+    /// A text that may want a database for itself is on its way to a server.
+    #[cold]
+    pub fn note_vacated(&self, text: &[u8]) {
+        if let Some(database) = vacated_database(text) {
+            self.vacating.note(database);
+        }
+    }
+
+    /// Databases whose idle servers are to be closed now.
+    #[must_use]
+    pub fn take_vacated(&self, now: Instant) -> Vec<Box<[u8]>> {
+        self.vacating.take_due(now)
     }
 
     /// Changes the bound on texts, in bytes.

@@ -296,3 +296,37 @@ fn t41_waiting_long_is_no_sign_of_a_dead_server() {
     );
     rig.assert_sound();
 }
+
+/// Test suites and pg_restore drop, rename and copy databases that they have just used through the pooler: "database is being
+/// accessed by other users", by servers that idled.
+#[test]
+fn a_database_can_be_dropped_renamed_and_copied_that_the_pool_has_servers_of() {
+    let rig = Rig::new();
+    let database = &rig.database;
+    let mut admin = rig.pooler.login("postgres", "postgres");
+    let use_it = |name: &str| {
+        let mut both = [(); 2].map(|()| rig.pooler.login("postgres", name));
+        for wire in &mut both {
+            wire.rows("BEGIN");
+        }
+        for wire in &mut both {
+            assert_eq!(wire.one("SELECT current_database()"), name);
+            wire.rows("COMMIT");
+        }
+        both
+    };
+    // One whose clients stay: they have no server.
+    let mut stays = use_it(database);
+    admin.rows(&format!(
+        "CREATE DATABASE \"{database} copied\" TEMPLATE {database}"
+    ));
+    assert_eq!(stays[0].one("SELECT 1"), "1");
+    use_it(&format!("{database} copied"));
+    admin.rows(&format!(
+        "ALTER DATABASE \"{database} copied\" RENAME TO {database}_moved"
+    ));
+    use_it(&format!("{database}_moved"));
+    admin.rows(&format!("DROP DATABASE {database}_moved"));
+    assert_eq!(stays[1].one("SELECT 1"), "1");
+    rig.assert_sound();
+}

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use pooler_protocol::backend::write_ready_idle;
+use pooler_protocol::backend::{write_command_complete, write_ready_idle};
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::frontend::tag;
 use pooler_protocol::ledger::{Answer, Deal};
@@ -279,6 +279,12 @@ impl Session {
                     self.client
                         .outbox
                         .append(|out| out.extend_from_slice(answer));
+                }
+                tag::QUERY if whole && self.deallocates(&input[at + HEADER_LEN..at + here]) => {
+                    self.client.outbox.append(|out| {
+                        write_command_complete(out, "DEALLOCATE");
+                        write_ready_idle(out);
+                    });
                 }
                 tag::QUERY
                 | tag::PARSE

@@ -35,6 +35,7 @@ mod statements;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 pub use listening::{Heard, Listening};
+pub(crate) use questions::may_name_statement;
 pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};
 
 /// What the relay does differently for one client and another.

@@ -466,12 +466,7 @@ impl Relay<'_> {
         shape: &mut BatchShape,
         splice: &mut Splice<'_>,
     ) -> Option<Step> {
-        if !matches!(
-            text.trim_ascii_start().first(),
-            Some(b'd' | b'D' | b'e' | b'E' | b'/' | b'-' | b';')
-        ) || self.client.statements.named_len() == 0
-            || text.len() > BY_NAME_LEN_MAX
-        {
+        if self.client.statements.named_len() == 0 || !may_name_statement(text) {
             return None;
         }
         let named = by_name(text)?;
@@ -508,6 +503,14 @@ impl Relay<'_> {
         splice.put(|out| write_query_bytes(out, &sql));
         Some(Step::Done(here))
     }
+}
+
+/// Whether a text may be one EXECUTE or DEALLOCATE.
+#[inline]
+pub(crate) fn may_name_statement(text: &[u8]) -> bool {
+    let first = text.trim_ascii_start().first();
+    matches!(first, Some(b'd' | b'D' | b'e' | b'E' | b'/' | b'-' | b';'))
+        && text.len() <= BY_NAME_LEN_MAX
 }
 
 fn write_query_bytes(out: &mut Vec<u8>, sql: &[u8]) {

@@ -213,3 +213,29 @@ fn t25_deallocate_takes_its_turn_among_clients_of_other_settings() {
     });
     rig.assert_sound();
 }
+
+/// What is prepared by protocol is deallocated by SQL without a server; everything else that looks like it has to queue.
+#[test]
+fn t25_deallocate_by_name_needs_no_server() {
+    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    let (mut holder, mut wire) = (rig.login(), rig.login());
+    for name in ["first", "Second", "third"] {
+        wire.send(&[parse(name, "SELECT 7"), sync()]);
+        wire.expect("1 Z(I)");
+    }
+    holder.rows("BEGIN");
+    wire.send(&[
+        query("DEALLOCATE PREPARE First"),
+        query("/* x */ deallocate \"Second\";"),
+    ]);
+    wire.expect("C(DEALLOCATE) Z(I) C(DEALLOCATE) Z(I)");
+    wire.send(&[query("DEALLOCATE first")]);
+    wire.expect_silence(std::time::Duration::from_millis(100));
+    holder.rows("COMMIT");
+    wire.expect("E(26000) Z(I)");
+    wire.send(&[query("DEALLOCATE third; SELECT 1")]);
+    assert_eq!(wire.recv_to_ready().last().map(|m| m.tag), Some(b'Z'));
+    wire.send(&[bind("", "Second", &[]), sync()]);
+    wire.expect("E(26000) Z(I)");
+    rig.assert_sound();
+}

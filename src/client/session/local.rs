@@ -2,8 +2,10 @@
 
 use pooler_protocol::frame::HEADER_LEN;
 use pooler_protocol::frontend::{ParseView, Target};
+use pooler_protocol::statement::{ByName, by_name};
 
 use super::Session;
+use crate::relay::may_name_statement;
 
 /// A whole Sync.
 const SYNC: &[u8] = b"S\0\0\0\x04";
@@ -42,6 +44,24 @@ impl Session {
         match Target::read(body) {
             Some(Target::Statement(name)) if !name.is_empty() => {
                 self.client.statements.remove(name);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The same by SQL, if that is all that the text of the Query with `body` does: PDO and Rails
+    /// prepare by protocol and deallocate by SQL.
+    #[inline]
+    pub(super) fn deallocates(&mut self, body: &[u8]) -> bool {
+        let statements = &mut self.client.statements;
+        let text = body.strip_suffix(b"\0").unwrap_or(body);
+        if statements.named_len() == 0 || !may_name_statement(text) {
+            return false;
+        }
+        match by_name(text) {
+            Some(ByName::Deallocate(named)) if statements.find(&named.name).is_some() => {
+                statements.remove(&named.name);
                 true
             }
             _ => false,

@@ -99,7 +99,8 @@ install_node() {
 }
 install_prisma() {
     install_node || return 1
-    (cd "$top/node" && npx prisma generate) >"$logs/prisma-generate" 2>&1 || { echo "prisma generate: $(tail -n 1 "$logs/prisma-generate")" && return 1; }
+    # What is generated runs on the driver for pg. The program that `generate` would download is for migrations: any will do.
+    (cd "$top/node" && PRISMA_SCHEMA_ENGINE_BINARY=$(command -v node) npx prisma generate) >"$logs/prisma-generate" 2>&1 || { echo "prisma generate: $(tail -n 1 "$logs/prisma-generate")" && return 1; }
 }
 install_rust() {
     nice -n 19 "${CARGO:-cargo}" build --quiet --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$top/rust" \

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs client drivers at their defaults through the pooler: transaction mode, 2 servers, 50 sessions at once. Prints which
-# scenario works with which driver, and writes it to drivers/RESULTS.md after a run of all drivers.
+# scenario works with which driver, and writes it to drivers/RESULTS.md, and in short to README.md, after a run of all drivers.
 #
 # A driver's program in drivers/ runs the scenarios that it is named, and prints `ok NAME` or `FAILED NAME reason` for each
 # that it has. Every one runs in a process of its own, with a deadline. What the programs need is installed in
@@ -119,7 +119,7 @@ install_go() {
     for package in golang-go golang-github-jackc-pgx-v4-dev golang-github-lib-pq-dev; do need_package $package || return 1; done
     # Debian's packages are sources in /usr/share/gocode, for the mode before modules.
     for program in pgx libpq; do
-        (cd "$here/go" && GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$top/go/cache" GOFLAGS= nice -n 19 \
+        (cd "$here/go" && GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$top/go/cache" GOFLAGS='' nice -n 19 \
             go build -o "$top/go/$program" $program.go common.go) >"$logs/go" 2>&1 || { echo "go build failed" && return 1; }
     done
 }
@@ -163,6 +163,19 @@ program() { # driver, then what to give it
         php-pdo) php "$here/php/pdo.php" "$@" ;;
         perl-dbd-pg) perl "$here/perl/dbd_pg.pl" "$@" ;;
     esac
+}
+version() { # driver
+    package=
+    case $1 in
+        pgx) package=golang-github-jackc-pgx-v4-dev ;;
+        lib-pq) package=golang-github-lib-pq-dev ;;
+    esac
+    if [ -n "$package" ]; then
+        # A library of Go's does not know its own version.
+        echo "$1 $(dpkg-query -W -f '${Version}' "$package" | sed 's/[-+].*//')"
+    else
+        sh "$0" --program "$1" --version 2>/dev/null | head -n 1
+    fi
 }
 # `program` is a function of this shell, and what it runs must end with its deadline.
 if [ "${1:-}" = --program ]; then
@@ -344,13 +357,13 @@ for driver in $drivers; do
         say "$driver: not tried: $why"
         continue
     fi
-    echo "$driver $(sh "$0" --program "$driver" --version 2>/dev/null | head -n 1)" >>"$versions"
+    echo "$driver $(version "$driver")" >>"$versions"
     database=app$number
-    create_database $database
+    create_database "$database"
     port=$server_port
-    [ -n "$direct" ] || start_pooler $database
+    [ -n "$direct" ] || start_pooler "$database"
     for scenario in $scenarios; do
-        as_postgres $database -c "SET lock_timeout = '10s'" -c "DELETE FROM items"
+        as_postgres "$database" -c "SET lock_timeout = '10s'" -c "DELETE FROM items"
         run_scenario "$driver" "$database" "$scenario"
         [ -z "$line" ] || echo "$line" | tee -a "$results" | cut -c 1-220 >&2
     done
@@ -391,5 +404,34 @@ table() {
     fi
 } >"$top/results.md"
 cat "$top/results.md"
-[ -n "$direct" ] || [ "$drivers" != "$all_drivers" ] || [ "$scenarios" != "$all_scenarios" ] || cp "$top/results.md" "$here/RESULTS.md"
+
+# The same in short for README.md, between two marks: a row a language, and how many of a driver's scenarios are ok.
+summary() {
+    echo "| | scenarios that work, of those that the driver has |"
+    echo "|---|---|"
+    for title in libpq Python Node.js Rust Java Go Ruby PHP Perl; do
+        line=
+        while read -r driver version; do
+            case $title:$(language "$driver") in
+                libpq:libpq | Python:python | Node.js:node | Node.js:prisma | Rust:rust | Java:java | Go:go | Ruby:ruby | PHP:php | Perl:perl) ;;
+                *) continue ;;
+            esac
+            case $version in
+                "not tried"*) line="$line; $driver: not tried" ;;
+                *) line="$line; $driver$(echo " $version" | grep -o ' [0-9][0-9.]*' | head -n 1): $(awk -v d="$driver" '
+                    $1 == d { all++; ok += $3 == "ok" } END { print ok + 0 " of " all }' "$results")" ;;
+            esac
+        done <"$versions"
+        [ -z "$line" ] || echo "| $title | ${line#; } |"
+    done
+    sed -n 's/^\([^ ]*\) \([^ ]*\) FAILED .*/\1: \2/p' "$results" | awk '{ line = line (NR > 1 ? "; " : "") $0 }
+        END { if (NR) printf "\nWhat fails: %s.\n", line }'
+}
+if [ -z "$direct" ] && [ "$drivers" = "$all_drivers" ] && [ "$scenarios" = "$all_scenarios" ]; then
+    cp "$top/results.md" "$here/RESULTS.md"
+    summary >"$top/summary.md"
+    awk -v summary="$top/summary.md" '/^<!-- end of drivers -->$/ { inside = 0 } !inside
+        /^<!-- drivers/ { inside = 1; while ((getline line < summary) > 0) print line }' README.md >"$top/README.md"
+    cmp -s "$top/README.md" README.md || cp "$top/README.md" README.md
+fi
 ! grep -q ' FAILED ' "$results"

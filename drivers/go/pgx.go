@@ -168,6 +168,27 @@ var scenarios = map[string]func(int, *pgx.Conn){
 		raises("22P02", err, state)
 		check(integer(c, "SELECT count(*) FROM items WHERE session = $1", session), 500)
 	},
+	"cursor": func(session int, c *pgx.Conn) {
+		for turn := 0; turn < 3; turn++ {
+			t, err := c.Begin(background)
+			must(err)
+			exec(t, fmt.Sprintf("DECLARE numbers CURSOR FOR SELECT %d * 1000 + n FROM generate_series(1, 350) AS n", session))
+			seen := 0
+			for fetched := -1; fetched != 0; {
+				rows, err := t.Query(background, "FETCH 100 FROM numbers")
+				must(err)
+				for fetched = 0; rows.Next(); fetched++ {
+					var n int
+					must(rows.Scan(&n))
+					seen++
+					check(n, session*1000+seen)
+				}
+				must(rows.Err())
+			}
+			check(seen, 350)
+			must(t.Commit(background))
+		}
+	},
 	"settings": func(session int, c *pgx.Conn) {
 		exec(c, fmt.Sprintf("SET search_path TO s%d, public", session))
 		exec(c, "SET TIME ZONE 'Asia/Tokyo'")

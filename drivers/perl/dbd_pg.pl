@@ -67,6 +67,19 @@ my %scenarios = (
         while ($db->pg_getcopydata($line) >= 0) { check($line, "$session\t$n\ts$session\n"); $n++ }
         check($n, 500);
     },
+    cursor => sub {
+        my ($session, $db) = @_;
+        for (1 .. 3) {
+            $db->begin_work;
+            $db->do("DECLARE numbers CURSOR FOR SELECT $session * 1000 + n FROM generate_series(1, 350) AS n");
+            my $seen = 0;
+            while (my @numbers = @{ $db->selectcol_arrayref('FETCH 100 FROM numbers') }) {
+                check($_, $session * 1000 + ++$seen) for @numbers;
+            }
+            check($seen, 350);
+            $db->commit;
+        }
+    },
     settings => sub {
         my ($session, $db) = @_;
         $db->do("SET search_path TO s$session, public");

@@ -103,12 +103,16 @@ main "ActiveRecord #{ActiveRecord::VERSION::STRING}", {
 
     session do |c|
       c.create_table(:things, force: true) { |t| t.string :name }
-      Class.new(ActiveRecord::Migration[6.0]) do
+      moods = Class.new(ActiveRecord::Migration[6.0]) do
         def change
           add_column :things, :mood, :string, default: 'good'
           add_index :things, :name
         end
-      end.new.migrate(:up)
+      end
+      # With the advisory lock, on a connection of its own, and the transaction of each.
+      ActiveRecord::SchemaMigration.create_table
+      %i[up down up].each { |way| ActiveRecord::Migrator.new(way, [moods.new('Moods', 1)], ActiveRecord::SchemaMigration).migrate }
+      check c.select_values('SELECT version FROM schema_migrations'), ['1']
       check c.select_value('SELECT count(*) FROM things'), 0
       c.drop_table(:things)
     end

@@ -321,10 +321,11 @@ impl LoginError {
             Self::Refused { sqlstate, .. } if sqlstate == "57P03" || sqlstate == "57P01" => {
                 Outlook::Returning
             }
-            // Wrong password, authorization, database, role; and startup parameters that are wrong.
+            // Wrong password, authorization, database, role; startup parameters that are wrong, or
+            // not supported, or name a library that is not there; a database that takes nobody.
             Self::Refused { sqlstate, .. }
-                if matches!(sqlstate.get(..2), Some("28" | "3D" | "42" | "22"))
-                    || sqlstate == "55P02" =>
+                if matches!(sqlstate.get(..2), Some("28" | "3D" | "42" | "22" | "0A"))
+                    || matches!(&**sqlstate, "55000" | "55P02" | "58P01") =>
             {
                 Outlook::Permanent
             }

@@ -237,7 +237,10 @@ impl Registry {
 
     fn limit(&self, key: LimitKey, max: Option<usize>) -> Arc<Limit> {
         let mut limits = lock(&self.limits);
-        let limit = limits.entry(key).or_insert_with(|| Limit::new(max));
+        let limit = limits.entry(key).or_insert_with_key(|key| match key {
+            LimitKey::PoolServers(..) => Limit::in_turn(max),
+            _ => Limit::new(max),
+        });
         limit.set_max(max);
         Arc::clone(limit)
     }

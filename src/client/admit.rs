@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pooler_protocol::backend::{read_data_row, tag, write_backend_key_data, write_ready_idle};
+use pooler_protocol::backend::{write_backend_key_data, write_ready_idle};
 use pooler_protocol::settings::Settings;
 use pooler_protocol::startup::{Replication, Startup};
 
 use super::authenticate::{Authenticated, Talk};
 use super::seat::CancelKey;
 use super::session::Session;
-use super::{Counted, Hub, farewell, startup_settings};
+use super::{Counted, Hub, attach, startup_settings};
 use crate::config::PoolMode;
 use crate::error::{ClientLoginError, Refusal};
 use crate::net::{DetachedStream, Peer, Stream};
@@ -20,12 +20,6 @@ use crate::pool::limit::Permit;
 use crate::pool::{Checkout, Pool, Seated};
 use crate::relay::ClientSide;
 use crate::server::Welcome;
-
-/// Bytes that a client may send before it is let in.
-const EARLY_LEN_MAX: usize = 64 * 1024;
-
-/// How long a server may take to say whose it is.
-const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// How long a client may take to take in its last message.
 const REFUSE_MAX: Duration = Duration::from_secs(5);
@@ -174,7 +168,13 @@ pub(super) async fn admit(
 ) -> Result<Session, ClientLoginError> {
     let by_session = admission.pool.plan().settings.pool_mode == PoolMode::Session;
     let prepared = if by_session {
-        attach(hub, &mut admission).await
+        let Admission {
+            stream,
+            received,
+            pool,
+            ..
+        } = &mut admission;
+        attach::attach(hub, pool, stream, received).await
     } else {
         prepare(hub, &admission).await.map_err(Into::into)
     };
@@ -221,12 +221,12 @@ pub(super) async fn admit(
 }
 
 /// What a session begins with.
-struct Prepared {
-    welcome: Arc<Welcome>,
+pub(super) struct Prepared {
+    pub(super) welcome: Arc<Welcome>,
     /// Beyond what its servers are born with.
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     /// In a pool by session.
-    server: Option<Checkout>,
+    pub(super) server: Option<Checkout>,
 }
 
 async fn prepare(hub: &Rc<Hub>, admission: &Admission) -> Result<Prepared, Refusal> {
@@ -243,52 +243,4 @@ async fn prepare(hub: &Rc<Hub>, admission: &Admission) -> Result<Prepared, Refus
         settings,
         server: None,
     })
-}
-
-/// A server that was started with what the client asked for. A client that leaves meanwhile leaves
-/// the queue.
-async fn attach(hub: &Rc<Hub>, admission: &mut Admission) -> Result<Prepared, ClientLoginError> {
-    let local = hub.pools.local(&admission.pool);
-    let server = loop {
-        let served = tokio::select! {
-            served = farewell::checkout(&local) => served,
-            gone = until_gone(&mut admission.stream, &mut admission.received) => return Err(gone),
-        };
-        let mut server = served.map_err(|e| e.refusal_of_parameters())?;
-        if !server.used || is_still(&mut server, &admission.pool.key.user).await {
-            break server;
-        }
-    };
-    Ok(Prepared {
-        welcome: Arc::clone(&server.welcome),
-        settings: hub.registry.commons.interners.no_settings(),
-        server: Some(server),
-    })
-}
-
-/// Reads what a client says before it is let in; done when it has gone.
-async fn until_gone(stream: &mut Stream, received: &mut Vec<u8>) -> ClientLoginError {
-    let mut buffer = [0; 1024];
-    while received.len() < EARLY_LEN_MAX {
-        match stream.read(&mut buffer).await {
-            Ok(n) if n > 0 => received.extend_from_slice(&buffer[..n]),
-            Ok(_) => return ClientLoginError::Gone("while it waited for a server".to_owned()),
-            Err(e) => return e.into(),
-        }
-    }
-    std::future::pending().await
-}
-
-/// Whether the server's session is still that of the user: a role that was dropped, and perhaps
-/// created anew, leaves old connections behind that are nobody's.
-async fn is_still(server: &mut Checkout, user: &str) -> bool {
-    let mut same = false;
-    let asked = server.ask("SELECT session_user", |tag, body| {
-        if tag == tag::DATA_ROW {
-            let row = read_data_row(body).unwrap_or_default();
-            same = row.first() == Some(&Some(user.as_bytes()));
-        }
-    });
-    let answered = tokio::time::timeout(ASK_MAX, asked).await;
-    matches!(answered, Ok(Ok(()))) && same && server.reusable().is_some()
 }

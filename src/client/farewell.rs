@@ -75,6 +75,7 @@ pub(super) async fn checkout(local: &Rc<LocalPool>) -> Result<Checkout, NoServer
         return Ok(checkout);
     }
     let mut wait = local.wait(Instant::now()).map_err(NoServer::Login)?;
+    local.shared().line_up();
     let limit = local.shared().plan().settings.query_wait_timeout;
     let waited = std::future::poll_fn(|cx| wait.poll(cx));
     match tokio::time::timeout(limit.unwrap_or(Duration::MAX), waited).await {
@@ -85,11 +86,8 @@ pub(super) async fn checkout(local: &Rc<LocalPool>) -> Result<Checkout, NoServer
 
 /// Gives a server back that owes nothing: at once if nothing was changed, else when it is clean.
 pub(super) fn clean_and_release(checkout: Checkout) {
-    if !checkout.needs_cleaning()
-        && let Some(proof) = checkout.reusable()
-    {
-        checkout.release(proof, Instant::now());
-        return;
+    if !checkout.needs_cleaning() {
+        return release_if_reusable(checkout);
     }
     tokio::task::spawn_local(async move {
         let mut checkout = checkout;
@@ -104,7 +102,14 @@ pub(super) fn clean_and_release(checkout: Checkout) {
 
 fn release_if_reusable(checkout: Checkout) {
     // Without proof it is closed.
-    if let Some(proof) = checkout.reusable() {
+    let Some(proof) = checkout.reusable() else {
+        return;
+    };
+    // It serves only clients with its own parameters: they must not pass those with others.
+    let by_session = checkout.pool().shared().plan().settings.pool_mode == PoolMode::Session;
+    if by_session && checkout.is_due_elsewhere() {
+        checkout.close();
+    } else {
         checkout.release(proof, Instant::now());
     }
 }

@@ -23,6 +23,7 @@ use crate::pool::LocalPools;
 use crate::registry::Registry;
 
 mod admit;
+mod attach;
 mod authenticate;
 mod deadline;
 mod door;

@@ -126,6 +126,6 @@ async fn open(
     }
     Err(last.map_or_else(
         || Refusal::fatal("53300", "no host can take another replication connection"),
-        |e| e.refusal(),
+        |e| e.refusal_of_parameters(),
     ))
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use pooler_protocol::ledger::Reusable;
 
-use super::local::LocalPool;
+use super::local::{self, LocalPool};
 use super::state::Ticket;
 use super::{Permits, Pool};
 use crate::error::LoginError;
@@ -92,6 +92,31 @@ impl Checkout {
         if let Some(mut pooled) = self.pooled.take() {
             pooled.server.end_checkout();
             self.local.take_back(pooled, now);
+        }
+    }
+
+    /// Whether somebody in another pool, which may open no server as long as this one is there, has
+    /// waited longer than anybody in this one.
+    #[must_use]
+    pub fn is_due_elsewhere(&self) -> bool {
+        let Some(pooled) = &self.pooled else {
+            return false;
+        };
+        let permits = pooled.slot.permits.0.iter();
+        let Some(there) = permits.filter_map(|p| p.limit().wanted_since()).min() else {
+            return false;
+        };
+        self.local
+            .shared()
+            .oldest_since()
+            .is_none_or(|here| there < here)
+    }
+
+    /// Closes it instead. It keeps its place until PostgreSQL has closed its side, too.
+    pub fn close(mut self) {
+        if let Some(pooled) = self.pooled.take() {
+            self.local.in_use_less();
+            local::close(pooled);
         }
     }
 

@@ -8,12 +8,12 @@ use std::time::Instant;
 use super::checkout::{Pooled, Slot};
 use super::limit::{Limit, Permit};
 use super::local::LocalPool;
-use super::{Candidate, Errand, Permits, Plan, Pool};
+use super::{Candidate, Errand, Permits, Plan};
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Outlook};
 use crate::net::Liveness;
+use crate::server::Server;
 use crate::server::login::{LoginTimes, Target, login};
-use crate::server::{Server, Welcome};
 
 /// Socket options as configured.
 #[must_use]
@@ -107,23 +107,6 @@ impl LocalPool {
     }
 }
 
-impl Pool {
-    fn note_welcome(&self, welcome: &Arc<Welcome>) {
-        let mut known = self
-            .welcome
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let news = known.as_ref().is_none_or(|k| k != welcome);
-        if news {
-            *known = Some(Arc::clone(welcome));
-        }
-        drop(known);
-        if news {
-            self.welcome_changed.notify_waiters();
-        }
-    }
-}
-
 /// A host to try, with what it takes to log in there.
 struct Attempt {
     candidate: Candidate,
@@ -166,6 +149,10 @@ impl LocalPool {
     fn take_or_spare(&self, limit: &Arc<Limit>) -> Option<Permit> {
         let pool = self.shared();
         limit.take_or_wait(pool).or_else(|| {
+            if limit.used() < limit.max() {
+                // It is another's turn, who has been told.
+                return None;
+            }
             let errand = Errand::Spare {
                 limit: Arc::clone(limit),
                 asker: Arc::clone(pool),

@@ -394,7 +394,7 @@ impl Pool {
 
 /// Says goodbye to a server and keeps its place until PostgreSQL has closed its side, for a while:
 /// before that it still counts there, and another would be one too many.
-fn close(mut pooled: Box<Pooled>) {
+pub(super) fn close(mut pooled: Box<Pooled>) {
     pooled.server.terminate();
     tokio::task::spawn_local(async move {
         let mut unread = [0; 256];

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::PoolSettings;
-use crate::error::{LoginError, Refusal};
+use crate::error::LoginError;
 use crate::metrics::PoolCounters;
 use crate::net::{Address, DetachedStream};
 use crate::server::login::Credentials;
@@ -34,12 +34,15 @@ mod janitor;
 pub mod limit;
 mod listen;
 mod local;
+mod numbers;
 pub mod state;
 mod vigilance;
+mod welcome;
 
 pub use checkout::{Checkout, Pooled, Slot, Wait};
 pub use connect::liveness;
 pub use local::{LocalPool, LocalPools};
+pub use numbers::Numbers;
 
 use limit::{Limit, Permit};
 use state::{Bounds, State, Ticket};
@@ -368,20 +371,6 @@ impl Pool {
         &self.counters
     }
 
-    /// Notes since when the longest transaction of `worker` has had its server, as the sweep saw it.
-    pub fn note_oldest_checkout(&self, worker: usize, since: Option<Instant>) {
-        let after = since.map(|since| since.saturating_duration_since(self.born).as_micros());
-        let after = after.map_or(u64::MAX, |us| u64::try_from(us).unwrap_or(u64::MAX));
-        self.oldest_checkout[worker].store(after, Ordering::Relaxed);
-    }
-
-    fn oldest_checkout(&self) -> Option<Instant> {
-        let noted = self.oldest_checkout.iter();
-        let oldest = noted.map(|n| n.load(Ordering::Relaxed)).min();
-        let us = oldest.filter(|&us| us != u64::MAX)?;
-        self.born.checked_add(Duration::from_micros(us))
-    }
-
     /// The worker on which a client that logs in on `here` is to live: one of the few that this
     /// pool's clients live on, the least busy of them.
     #[must_use]
@@ -408,55 +397,6 @@ impl Pool {
         }
     }
 
-    /// What servers of this pool say of themselves; waits for a first server if there was none.
-    /// Dropped midway, nothing is lost.
-    ///
-    /// # Errors
-    /// What the client is to be told, if no server can be opened.
-    pub async fn welcome(self: &Arc<Self>) -> Result<Arc<Welcome>, Refusal> {
-        let patience = self.plan().settings.server_connect_timeout;
-        loop {
-            let changed = self.welcome_changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if let Some(welcome) = self.known_welcome() {
-                return Ok(welcome);
-            }
-            if let Some(error) = self.state().permanent_failure(Instant::now()) {
-                return Err(error.refusal());
-            }
-            let _waiting = AwaitsWelcome::new(self);
-            self.ask_to_grow();
-            if tokio::time::timeout(patience, changed).await.is_err() {
-                return Err(self.out_of_patience());
-            }
-        }
-    }
-
-    fn known_welcome(&self) -> Option<Arc<Welcome>> {
-        self.welcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn out_of_patience(&self) -> Refusal {
-        let failure = self.state().failure().cloned();
-        failure.map_or_else(
-            || {
-                Refusal::fatal(
-                    "08001",
-                    format!(
-                        "no server connection of {} could be opened in time",
-                        self.key
-                    ),
-                )
-                .hint("See SHOW POOLS and the limits on server connections.")
-            },
-            |e| e.refusal(),
-        )
-    }
-
     /// Whether a waiter that has waited for `waited` should give up: nothing has answered for
     /// longer than a login may take, and no server is left that could be waited for.
     #[must_use]
@@ -470,6 +410,30 @@ impl Pool {
         (waited >= patience && failing && nobody)
             .then(|| state.failure().cloned())
             .flatten()
+    }
+
+    /// Since when the client waits that has waited longest.
+    fn oldest_since(&self) -> Option<Instant> {
+        self.state().oldest_since()
+    }
+
+    /// Since when that client waits for which it would open a server now if its limits let it.
+    fn wants_since(&self, now: Instant) -> Option<Instant> {
+        let bounds = self.bounds();
+        let state = self.state();
+        let due = state.connects_due(&bounds, now) > 0;
+        due.then(|| state.unserved_since()).flatten()
+    }
+
+    fn has_waiters(&self) -> bool {
+        self.waiting.0.load(Ordering::SeqCst) > 0
+    }
+
+    /// Says that clients wait for it, where that gives it a turn.
+    pub fn line_up(self: &Arc<Self>) {
+        for limit in &self.plan().limits {
+            limit.line_up(self);
+        }
     }
 
     /// Why the last attempt to open a server failed, if none has succeeded since.
@@ -496,23 +460,6 @@ impl Pool {
         self.state().is_wanted(&bounds)
     }
 
-    /// A snapshot for metrics and the console.
-    #[must_use]
-    pub fn numbers(&self) -> Numbers {
-        let sum =
-            |row: &[Alone<AtomicUsize>]| row.iter().map(|n| n.0.load(Ordering::Relaxed)).sum();
-        let state = self.state();
-        Numbers {
-            clients: sum(&self.clients),
-            waiting: state.waiting(),
-            oldest_since: state.oldest_since(),
-            servers: state.servers(),
-            connecting: state.connecting(),
-            idle: sum(&self.idle),
-            oldest_checkout: self.oldest_checkout(),
-        }
-    }
-
     /// Whether nobody has used it for `unused` or longer: it can be forgotten.
     #[must_use]
     pub fn is_forgettable(&self, now: Instant, unused: Duration) -> bool {
@@ -525,55 +472,6 @@ impl Pool {
             *last_used = now;
         }
         now - *last_used >= unused
-    }
-}
-
-impl Numbers {
-    /// Adds those of a branch.
-    pub fn add(&mut self, other: &Self) {
-        let earlier = |a: Option<Instant>, b: Option<Instant>| a.into_iter().chain(b).min();
-        self.clients += other.clients;
-        self.waiting += other.waiting;
-        self.oldest_since = earlier(self.oldest_since, other.oldest_since);
-        self.servers += other.servers;
-        self.connecting += other.connecting;
-        self.idle += other.idle;
-        self.oldest_checkout = earlier(self.oldest_checkout, other.oldest_checkout);
-    }
-}
-
-/// How a pool is doing.
-#[derive(Debug, Clone, Copy)]
-pub struct Numbers {
-    /// Clients logged in.
-    pub clients: usize,
-    /// Clients that wait for a server.
-    pub waiting: usize,
-    /// Since when the oldest of them waits.
-    pub oldest_since: Option<Instant>,
-    /// Servers, those that are being opened included.
-    pub servers: usize,
-    /// Servers that are being opened.
-    pub connecting: usize,
-    /// Servers that nobody uses.
-    pub idle: usize,
-    /// When the transaction began that has had a server for longest, as of the last sweep.
-    pub oldest_checkout: Option<Instant>,
-}
-
-/// A login that waits for what a first server says of itself, counted until dropped.
-struct AwaitsWelcome<'a>(&'a Pool);
-
-impl<'a> AwaitsWelcome<'a> {
-    fn new(pool: &'a Pool) -> Self {
-        pool.state().await_welcome();
-        Self(pool)
-    }
-}
-
-impl Drop for AwaitsWelcome<'_> {
-    fn drop(&mut self) {
-        self.0.state().end_welcome();
     }
 }
 

@@ -147,6 +147,13 @@ impl State {
         self.queue.iter().flatten().next().map(|w| w.since)
     }
 
+    /// Since when the first waits for whom no server is being opened.
+    #[must_use]
+    pub fn unserved_since(&self) -> Option<Instant> {
+        let mut waiters = self.queue.iter().flatten();
+        waiters.nth(self.connecting).map(|w| w.since)
+    }
+
     /// How many came before the holder of `ticket` and still wait, and one for itself.
     #[must_use]
     pub fn position(&self, ticket: Ticket) -> usize {
@@ -315,6 +322,11 @@ mod tests {
         let tickets: Vec<_> = (0..5).map(|c| s.enqueue(waiter(c, now))).collect();
         assert!(s.leave(tickets[0]) && s.leave(tickets[2]) && !s.leave(tickets[2]));
         assert_eq!(s.position(tickets[3]), 2);
+        assert_eq!(s.unserved_since(), Some(now));
+        for _ in 0..3 {
+            s.begin_connect();
+        }
+        assert_eq!(s.unserved_since(), None, "one is being opened for each");
         let order: Vec<_> = std::iter::from_fn(|| s.pop_oldest())
             .map(|(t, w)| (t, w.cell))
             .collect();

@@ -163,6 +163,9 @@ impl Relay<'_> {
         splice: &mut Splice<'_>,
     ) {
         if !self.rules.release_between_transactions {
+            if may_want_database(text) {
+                self.interners.note_vacated(text);
+            }
             return;
         }
         let marks = scan(text) | self.interners.hidden(text);
@@ -250,6 +253,9 @@ impl Relay<'_> {
     #[inline]
     pub(super) fn raise(&mut self, marks: Marks, text: &[u8], shape: &mut BatchShape) {
         if !self.rules.release_between_transactions {
+            if marks.has(Marks::DATABASE) {
+                self.interners.note_vacated(text);
+            }
             return;
         }
         let possessions = &mut self.client.possessions;
@@ -503,6 +509,16 @@ impl Relay<'_> {
         splice.put(|out| write_query_bytes(out, &sql));
         Some(Step::Done(here))
     }
+}
+
+/// Whether a text may be about a whole database: DROP, ALTER or CREATE.
+#[inline]
+fn may_want_database(text: &[u8]) -> bool {
+    let first = text.trim_ascii_start().first();
+    matches!(
+        first,
+        Some(b'd' | b'D' | b'a' | b'A' | b'c' | b'C' | b'/' | b'-' | b';')
+    )
 }
 
 /// Whether a text may be one EXECUTE or DEALLOCATE.

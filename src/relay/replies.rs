@@ -354,6 +354,12 @@ impl Relay<'_> {
         let Some((name, value)) = read_parameter_status(body) else {
             return;
         };
+        if !self.rules.release_between_transactions {
+            // Cleaning puts back and reports what this client has set, but not what a reload of the
+            // configuration did meanwhile: the next client is told what was reported last.
+            std::sync::Arc::make_mut(&mut self.server.welcome).put(name, value);
+            return;
+        }
         if deal != Deal::Forward || is_reported_only(name) {
             return;
         }

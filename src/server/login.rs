@@ -139,15 +139,16 @@ pub async fn login(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginErr
         host,
         received: Vec::new(),
         total: 0,
+        welcome: Welcome::default(),
     };
     talk.send_startup(target).await?;
     talk.authenticate(target).await?;
-    let (welcome, process_id, cancel_key) = talk.settle_in().await?;
+    let (process_id, cancel_key) = talk.settle_in().await?;
     let times = LoginTimes {
         connect: connected - began,
         login: connected.elapsed(),
     };
-    Ok((talk.finish(target, welcome, process_id, cancel_key), times))
+    Ok((talk.finish(target, process_id, cancel_key), times))
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -158,6 +159,7 @@ struct Talk {
     host: String,
     received: Vec<u8>,
     total: usize,
+    welcome: Welcome,
 }
 
 impl Talk {
@@ -278,8 +280,7 @@ impl Talk {
     }
 
     /// Everything between AuthenticationOk and ReadyForQuery.
-    async fn settle_in(&mut self) -> Result<(Welcome, i32, Box<[u8]>), LoginError> {
-        let mut welcome = Welcome::default();
+    async fn settle_in(&mut self) -> Result<(i32, Box<[u8]>), LoginError> {
         let (mut process_id, mut key) = (0, Box::default());
         loop {
             let (tag, body) = self.next().await?;
@@ -288,7 +289,7 @@ impl Talk {
                     let Some((name, value)) = read_parameter_status(&body) else {
                         return Err(self.protocol("malformed ParameterStatus"));
                     };
-                    welcome.put(name, value);
+                    self.welcome.put(name, value);
                 }
                 tag::BACKEND_KEY_DATA => {
                     let Some((pid, secret)) = read_backend_key_data(&body) else {
@@ -296,7 +297,7 @@ impl Talk {
                     };
                     (process_id, key) = (pid, secret.into());
                 }
-                tag::READY_FOR_QUERY if body == *b"I" => return Ok((welcome, process_id, key)),
+                tag::READY_FOR_QUERY if body == *b"I" => return Ok((process_id, key)),
                 _ => {
                     return Err(
                         self.protocol(format!("{:?} after AuthenticationOk", char::from(tag)))
@@ -306,13 +307,7 @@ impl Talk {
         }
     }
 
-    fn finish(
-        self,
-        target: &Target<'_>,
-        welcome: Welcome,
-        process_id: i32,
-        cancel_key: Box<[u8]>,
-    ) -> Server {
+    fn finish(self, target: &Target<'_>, process_id: i32, cancel_key: Box<[u8]>) -> Server {
         let mut carry = Carry::default();
         carry.replace(&self.received);
         Server {
@@ -321,7 +316,7 @@ impl Talk {
             journal: pooler_protocol::prepared::Journal::default(),
             statements: ServerStatements::default(),
             settings: Arc::clone(&target.no_settings),
-            welcome: Arc::new(welcome),
+            welcome: Arc::new(self.welcome),
             carry,
             pass: Pass::NONE,
             outbox: Outbox::default(),
@@ -341,6 +336,7 @@ impl Talk {
             cancels: Arc::new(CancelFlight::default()),
             born: Instant::now(),
             used: false,
+            born_as: None,
         }
     }
 
@@ -362,6 +358,7 @@ impl Talk {
                     tag::NOTICE_RESPONSE => {
                         let text = ErrorView::new(&body).message();
                         tracing::warn!(host = %self.host, "notice at login: {text}");
+                        self.welcome.note(&body);
                     }
                     _ => return Ok((tag, body)),
                 }

@@ -328,6 +328,8 @@ pub struct Server<S = Stream> {
     pub born: Instant,
     /// A client has had it.
     pub used: bool,
+    /// What its login depended on beyond its parameters, if it was asked and could say.
+    pub born_as: Option<Box<[u8]>>,
 }
 
 impl Server<Stream> {
@@ -428,6 +430,7 @@ impl<S> Server<S> {
             cancels: self.cancels,
             born: self.born,
             used: self.used,
+            born_as: self.born_as,
         })
     }
 }

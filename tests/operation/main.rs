@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod as_direct;
 mod by_session;
 mod descriptors;
 mod hidden;

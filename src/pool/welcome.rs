@@ -1,0 +1,88 @@
+//! What servers of a pool say of themselves, for the logins of clients that need no server yet.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use super::Pool;
+use crate::error::Refusal;
+use crate::server::Welcome;
+
+impl Pool {
+    /// What servers of this pool say of themselves; waits for a first server if there was none.
+    /// Dropped midway, nothing is lost.
+    ///
+    /// # Errors
+    /// What the client is to be told, if no server can be opened.
+    pub async fn welcome(self: &Arc<Self>) -> Result<Arc<Welcome>, Refusal> {
+        let patience = self.plan().settings.server_connect_timeout;
+        loop {
+            let changed = self.welcome_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(welcome) = self.known_welcome() {
+                return Ok(welcome);
+            }
+            if let Some(error) = self.state().permanent_failure(Instant::now()) {
+                return Err(error.refusal());
+            }
+            let _waiting = AwaitsWelcome::new(self);
+            self.ask_to_grow();
+            if tokio::time::timeout(patience, changed).await.is_err() {
+                return Err(self.out_of_patience());
+            }
+        }
+    }
+
+    fn known_welcome(&self) -> Option<Arc<Welcome>> {
+        self.welcome
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn out_of_patience(&self) -> Refusal {
+        let failure = self.state().failure().cloned();
+        failure.map_or_else(
+            || {
+                Refusal::fatal(
+                    "08001",
+                    format!(
+                        "no server connection of {} could be opened in time",
+                        self.key
+                    ),
+                )
+                .hint("See SHOW POOLS and the limits on server connections.")
+            },
+            |e| e.refusal(),
+        )
+    }
+
+    /// Notes what a server said that was just opened.
+    pub(super) fn note_welcome(&self, welcome: &Arc<Welcome>) {
+        let mut known = self.welcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = known.as_ref().is_none_or(|k| k != welcome);
+        if news {
+            *known = Some(Arc::clone(welcome));
+        }
+        drop(known);
+        if news {
+            self.welcome_changed.notify_waiters();
+        }
+    }
+}
+
+/// A login that waits for what a first server says of itself, counted until dropped.
+struct AwaitsWelcome<'a>(&'a Pool);
+
+impl<'a> AwaitsWelcome<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.state().await_welcome();
+        Self(pool)
+    }
+}
+
+impl Drop for AwaitsWelcome<'_> {
+    fn drop(&mut self) {
+        self.0.state().end_welcome();
+    }
+}

@@ -248,6 +248,11 @@ impl Session {
         }
     }
 
+    fn answer(&mut self, answer: Answer) {
+        let outbox = &mut self.client.outbox;
+        outbox.append(|out| out.extend_from_slice(answer.bytes()));
+    }
+
     /// Does what needs no server, and finds the first message that does.
     #[inline]
     fn inspect(&mut self, input: &[u8]) -> Result<Need, Refusal> {
@@ -267,18 +272,12 @@ impl Session {
                     self.client.drop = header.len - here;
                 }
                 tag::PARSE if whole && self.is_known_parse(&input[at..], here) => {
-                    let answer = Answer::ParseComplete.bytes();
-                    self.client
-                        .outbox
-                        .append(|out| out.extend_from_slice(answer));
+                    self.answer(Answer::ParseComplete);
                 }
                 tag::CLOSE
                     if whole && self.closes_statement(&input[at + HEADER_LEN..at + here]) =>
                 {
-                    let answer = Answer::CloseComplete.bytes();
-                    self.client
-                        .outbox
-                        .append(|out| out.extend_from_slice(answer));
+                    self.answer(Answer::CloseComplete);
                 }
                 tag::QUERY if whole && self.deallocates(&input[at + HEADER_LEN..at + here]) => {
                     self.client.outbox.append(|out| {

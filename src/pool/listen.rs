@@ -2,7 +2,7 @@
 //! over, closed when none is left. It is one more than the pool's size, and counts for every limit.
 
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -17,14 +17,16 @@ use crate::server::listening::{self, Command, Exchange, Link};
 #[derive(Debug, Default)]
 pub(super) struct Listener(Mutex<Option<Exchange>>);
 
+impl Listener {
+    fn current(&self) -> MutexGuard<'_, Option<Exchange>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Pool {
     /// Has the connection closed if nobody listens by it.
     pub(super) fn rest_listener(&self) {
-        let mut current = self
-            .listener
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.listener.current();
         if current.as_ref().is_some_and(Exchange::is_idle) {
             *current = None;
         }
@@ -36,11 +38,7 @@ impl LocalPool {
     #[must_use]
     pub fn link(self: &Rc<Self>) -> Link {
         let pool = self.shared();
-        let mut current = pool
-            .listener
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = pool.listener.current();
         if let Some(exchange) = current.as_ref().filter(|e| !e.is_closed()) {
             return exchange.link();
         }

@@ -21,9 +21,6 @@ use std::task::Waker;
 
 use pooler_protocol::backend::{TransactionStatus, read_notification, tag, write_ready_idle};
 use pooler_protocol::frame::{HEADER_LEN, write_message};
-use pooler_protocol::frontend::write_query;
-use pooler_protocol::ledger::{Deal, Request};
-use pooler_protocol::prepared::Unnamed;
 use pooler_protocol::statement::Marks;
 
 use super::{HeldBack, Leftovers, Relay};
@@ -95,14 +92,9 @@ impl Listening {
         self.link = Some(link);
     }
 
-    /// Whether anything is heard through a link.
-    fn is_linked(&self) -> bool {
-        self.link.is_some()
-    }
-
     fn knows(&self, channel: &[u8]) -> bool {
         let all = self.channels.iter().chain(&self.fresh);
-        all.into_iter().any(|c| **c == *channel)
+        has(all, channel)
     }
 
     /// Forgets the server.
@@ -248,6 +240,10 @@ impl Listening {
     }
 }
 
+fn has<'a>(channels: impl IntoIterator<Item = &'a Channel>, channel: &[u8]) -> bool {
+    channels.into_iter().any(|c| **c == *channel)
+}
+
 impl Relay<'_> {
     /// What the server listens to, as its answer says.
     pub(super) fn note_channels(&mut self, channels: Vec<Channel>) {
@@ -275,14 +271,15 @@ impl Relay<'_> {
         }
     }
 
-    /// Whether the ReadyForQuery that ends the transaction is held back, for what was notified in it.
-    pub(super) fn holds_ready(&mut self) -> bool {
+    /// Holds the ReadyForQuery back that ends a transaction in which something was notified. Returns
+    /// whether that is so.
+    pub(super) fn hold_ready(&mut self) -> bool {
         let ends = self.server.ledger.status() == TransactionStatus::Idle;
         let last = ends && !self.server.ledger.owes_client();
         let Some(listening) = self.client.possessions.listening.as_mut().filter(|_| last) else {
             return false;
         };
-        if listening.aside.is_empty() || !listening.is_linked() {
+        if listening.aside.is_empty() || listening.link.is_none() {
             return false;
         }
         let messages = listening.aside.iter().map(|(_, message)| message.clone());
@@ -305,7 +302,7 @@ impl Relay<'_> {
         let Some(listening) = &mut possessions.listening else {
             return;
         };
-        let due = listening.is_linked()
+        let due = listening.link.is_some()
             && listening.stage == Stage::Settled
             && !listening.is_restored
             && !possessions.held.has(Marks::LISTEN)
@@ -314,11 +311,9 @@ impl Relay<'_> {
             return;
         }
         listening.is_restored = true;
-        let sql = each("LISTEN", listening.channels.iter().chain(&listening.fresh));
+        let sql = each("LISTEN", &listening.channels);
         possessions.marks |= Marks::LISTEN;
-        splice.put(|out| write_query(out, &sql));
-        let _sent = self.server.ledger.request(Request::Query, Deal::Skip, 0);
-        self.server.statements.unnamed = Unnamed::None;
+        splice.put(|out| self.server.put_own_query(&sql, out));
         self.server.suspect = true;
     }
 
@@ -338,8 +333,7 @@ impl Relay<'_> {
             }
             return false;
         }
-        let is = |all: &[Channel]| all.iter().any(|c| **c == *channel);
-        let shared = is(&listening.channels);
+        let shared = has(&listening.channels, channel);
         let ordered = listening.is_restored || listening.stage != Stage::Settled;
         let ordered = ordered && !listening.is_cut && listening.aside.len() < ASIDE_MAX;
         if ordered && !listening.channels.is_empty() {
@@ -350,7 +344,7 @@ impl Relay<'_> {
             listening.aside.push((shared, message.into()));
             return false;
         }
-        !(shared || listening.is_cut && is(&listening.fresh))
+        !(shared || listening.is_cut && has(&listening.fresh, channel))
     }
 
     /// Goes on with the handing over, if the server is at rest. Returns whether anything changed.
@@ -420,11 +414,11 @@ impl Relay<'_> {
             let listen = each("LISTEN", [&private]);
             format!("{listen}NOTIFY {}, '{}'", link.private(), link.marker())
         });
+        let mut queries = Vec::new();
         for sql in mark.into_iter().chain(["UNLISTEN *".to_owned()]) {
-            self.server.outbox.append(|out| write_query(out, &sql));
-            let _sent = self.server.ledger.request(Request::Query, Deal::Skip, 0);
+            self.server.put_own_query(&sql, &mut queries);
         }
-        self.server.statements.unnamed = Unnamed::None;
+        self.server.outbox.append(|out| out.append(&mut queries));
         self.client.held_back = HeldBack::UntilAnswered;
         true
     }

@@ -215,9 +215,7 @@ impl Relay<'_> {
             && server.ledger.outstanding() == 0
             && server.ledger.status() == TransactionStatus::Idle;
         if begins {
-            splice.put(|out| write_query(out, "DISCARD SEQUENCES"));
-            let _sent = server.ledger.request(Request::Query, Deal::Skip, 0);
-            server.statements.unnamed = Unnamed::None;
+            splice.put(|out| server.put_own_query("DISCARD SEQUENCES", out));
         }
     }
 

@@ -198,7 +198,7 @@ impl Relay<'_> {
                 }
                 self.server.replay.running = false;
                 if verdict.deal == Deal::Forward {
-                    if !self.holds_ready() {
+                    if !self.hold_ready() {
                         splice.keep(at, at + header.len);
                     }
                     self.put_ready_answers(splice);

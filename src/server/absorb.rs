@@ -5,9 +5,8 @@ use std::io;
 
 use pooler_protocol::backend::{ErrorView, read_parameter_status, tag};
 use pooler_protocol::frame::{HEADER_LEN, Header};
-use pooler_protocol::frontend;
-use pooler_protocol::ledger::{Deal, Request, Sent};
-use pooler_protocol::prepared::{ClientStatements, Unnamed};
+use pooler_protocol::ledger::Deal;
+use pooler_protocol::prepared::ClientStatements;
 
 use super::{Pass, Server};
 use crate::error::ServerFault;
@@ -27,10 +26,9 @@ impl Server {
         mut see: impl FnMut(u8, &[u8]),
     ) -> Result<(), ServerFault> {
         let mut failed = None;
-        self.outbox.append(|out| frontend::write_query(out, sql));
-        let sent = self.ledger.request(Request::Query, Deal::Skip, 0);
-        debug_assert_eq!(sent, Sent::Entered);
-        self.statements.unnamed = Unnamed::None;
+        let mut query = Vec::new();
+        self.put_own_query(sql, &mut query);
+        self.outbox.append(|out| out.append(&mut query));
         self.absorb(&mut |tag, body| {
             if tag == tag::ERROR_RESPONSE {
                 failed = Some(ErrorView::new(body).message());

@@ -188,9 +188,7 @@ impl Link {
         }
         event
     }
-}
 
-impl Link {
     /// Whether the channels that were asked for are listened to: false if they never will be, `None`
     /// if that is not known yet; then `waker` is woken when it is. What else was heard stays.
     #[must_use]

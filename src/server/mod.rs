@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pooler_protocol::frontend;
-use pooler_protocol::ledger::{Deal, Ledger, Request, Reusable};
+use pooler_protocol::ledger::{Deal, Ledger, Request, Reusable, Sent};
 use pooler_protocol::prepared::{
     Interner, Journal, OutOfBudget, ServerStatements, Statement, Unnamed,
 };
@@ -353,11 +353,18 @@ impl Server<Stream> {
             return;
         }
         if let Some(sql) = self.settings.query_to(settings) {
-            frontend::write_query(out, &sql);
-            let _sent = self.ledger.request(Request::Query, Deal::Skip, 0);
-            self.statements.unnamed = Unnamed::None;
+            self.put_own_query(&sql, out);
         }
         self.settings = Arc::clone(settings);
+    }
+
+    /// Writes a simple Query of the pooler's own, whose answer goes to nobody. Like any other it ends
+    /// the unnamed statement.
+    pub fn put_own_query(&mut self, sql: &str, out: &mut Vec<u8>) {
+        frontend::write_query(out, sql);
+        let sent = self.ledger.request(Request::Query, Deal::Skip, 0);
+        debug_assert_eq!(sent, Sent::Entered);
+        self.statements.unnamed = Unnamed::None;
     }
 
     /// Whether it must be cleaned before another client uses it.

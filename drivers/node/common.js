@@ -27,6 +27,21 @@ export async function raises(code, promise) {
   return error;
 }
 
+class Undo extends Error {}
+
+// A driver's own transactions, which end as the function that is given them does: `begin(connection, run)` runs `run` with
+// what stands for the transaction, and rolls back if it throws.
+export const undoing = (begin) => async (connection, keep, body) => {
+  try {
+    await begin(connection, async (t) => {
+      await body(t);
+      if (!keep) throw new Undo();
+    });
+  } catch (e) {
+    if (!(e instanceof Undo)) throw e;
+  }
+};
+
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 export const numbers = (count, from = 0) => Array.from({ length: count }, (_, n) => n + from);
 

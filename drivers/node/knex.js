@@ -1,19 +1,9 @@
 // knex: a query builder on pg, with its pool.
 import knex from 'knex';
-import { bySql, check, main, numbers, version } from './common.js';
+import { bySql, check, main, numbers, undoing, version } from './common.js';
 
 const query = async (db, text, parameters = []) => (await db.raw(text.replace(/\$\d/g, '?'), parameters)).rows;
-class Undo extends Error {}
-const transact = async (db, keep, body) => {
-  try {
-    await db.transaction(async (t) => {
-      await body(t);
-      if (!keep) throw new Undo();
-    });
-  } catch (e) {
-    if (!(e instanceof Undo)) throw e;
-  }
-};
+const transact = undoing((db, run) => db.transaction(run));
 
 const scenarios = {
   ...bySql(query, transact),

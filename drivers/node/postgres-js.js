@@ -2,20 +2,10 @@
 import { pipeline as stream } from 'node:stream/promises';
 import { Readable } from 'node:stream';
 import postgres from 'postgres';
-import { SESSIONS, bySql, check, main, numbers, raises, version } from './common.js';
+import { SESSIONS, bySql, check, main, numbers, raises, undoing, version } from './common.js';
 
 const query = async (sql, text, parameters = []) => [...(await sql.unsafe(text, parameters, { prepare: parameters.length > 0 }))];
-class Undo extends Error {}
-const transact = async (sql, keep, body) => {
-  try {
-    await sql.begin(async (t) => {
-      await body(t);
-      if (!keep) throw new Undo();
-    });
-  } catch (e) {
-    if (!(e instanceof Undo)) throw e;
-  }
-};
+const transact = undoing((sql, run) => sql.begin(run));
 
 const scenarios = {
   ...bySql(query, transact),

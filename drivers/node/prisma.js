@@ -1,25 +1,12 @@
 // Prisma 7 on its adapter for pg: no engine beside the process.
 import { PrismaPg } from '@prisma/adapter-pg';
 import prisma from '@prisma/client';
-import { bySql, check, main, numbers, raises, version } from './common.js';
+import { bySql, check, main, numbers, raises, undoing, version } from './common.js';
 
 const query = (db, text, parameters = []) =>
   /^(SELECT|SHOW|FETCH)|RETURNING/.test(text) ? db.$queryRawUnsafe(text, ...parameters) : db.$executeRawUnsafe(text, ...parameters);
-class Undo extends Error {}
-const transact = async (db, keep, body) => {
-  try {
-    // Its own deadlines (2 s to begin, 5 s to end) are for one that has a server at once.
-    await db.$transaction(
-      async (t) => {
-        await body(t);
-        if (!keep) throw new Undo();
-      },
-      { maxWait: 50000, timeout: 50000 },
-    );
-  } catch (e) {
-    if (!(e instanceof Undo)) throw e;
-  }
-};
+// Its own deadlines (2 s to begin, 5 s to end) are for one that has a server at once.
+const transact = undoing((db, run) => db.$transaction(run, { maxWait: 50000, timeout: 50000 }));
 
 const scenarios = {
   ...bySql(query, transact),

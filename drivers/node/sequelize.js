@@ -1,22 +1,13 @@
 // Sequelize: an ORM on pg, with its pool; it sets the time zone and what the server logs at each connection.
 import { DataTypes, QueryTypes, Sequelize, Transaction } from 'sequelize';
-import { bySql, check, main, numbers, version } from './common.js';
+import { bySql, check, main, numbers, undoing, version } from './common.js';
 
 const query = async ({ db, transaction }, text, bind = []) => {
   const type = /^(SELECT|SHOW|FETCH)|RETURNING/.test(text) ? QueryTypes.SELECT : QueryTypes.RAW;
   return db.query(text, { bind: bind.length > 0 ? bind : undefined, transaction, type });
 };
-class Undo extends Error {}
-const transact = async ({ db }, keep, body) => {
-  try {
-    await db.transaction({ isolationLevel: Transaction.ISOLATION_LEVELS.REPEATABLE_READ }, async (transaction) => {
-      await body({ db, transaction });
-      if (!keep) throw new Undo();
-    });
-  } catch (e) {
-    if (!(e instanceof Undo)) throw e;
-  }
-};
+const transact = undoing(({ db }, run) =>
+  db.transaction({ isolationLevel: Transaction.ISOLATION_LEVELS.REPEATABLE_READ }, (transaction) => run({ db, transaction })));
 
 // What it sets itself at each connection is not what RESET goes back to.
 const { reset: _, ...shared } = bySql(query, transact);

@@ -1,6 +1,6 @@
 //! Pools by session, where a server has served before: the next client must not be able to tell it from one of its own.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pooler::demo::postgres::Postgres;
 
@@ -164,7 +164,6 @@ fn who_must_not_log_in_any_more_gets_no_server() {
 #[test]
 fn every_refusal_at_login_comes_at_once() {
     let rig = rig(2);
-    let direct = crate::support::postgres().port();
     for (name, value) in [
         // 0A000: nothing converts to it from UTF8.
         ("client_encoding", "MULE_INTERNAL"),
@@ -178,27 +177,14 @@ fn every_refusal_at_login_comes_at_once() {
             ("database", &*rig.database),
             (name, value),
         ];
-        let theirs = Wire::try_login(direct, &asked, "")
-            .err()
-            .expect("a refusal");
-        let began = Instant::now();
-        let mut wire = Wire::connect(rig.pooler.port());
-        wire.send(&[startup(&asked)]);
-        let ours = wire.finish_login("postgres", "").expect_err("a refusal");
-        assert_eq!(ours.body, theirs.body, "{name}={value}");
-        assert!(began.elapsed() < Duration::from_secs(2), "{name}={value}");
+        let took = rig.assert_refused_as_directly(&asked);
+        assert!(took < Duration::from_secs(2), "{name}={value}");
     }
     // 55000: a database that takes nobody.
     let closed = format!("{}_closed", rig.database);
     rig.sql(&format!("CREATE DATABASE {closed} ALLOW_CONNECTIONS false"));
     let asked = [("user", "postgres"), ("database", &*closed)];
-    let theirs = Wire::try_login(direct, &asked, "")
-        .err()
-        .expect("a refusal");
-    let ours = Wire::try_login(rig.pooler.port(), &asked, "")
-        .err()
-        .expect("a refusal");
-    assert_eq!(ours.body, theirs.body);
+    let _took = rig.assert_refused_as_directly(&asked);
     rig.sql(&format!("DROP DATABASE {closed}"));
     rig.assert_sound();
 }

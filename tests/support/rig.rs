@@ -57,6 +57,19 @@ impl Rig {
         Wire::login_with(self.pooler.port(), &parameters, "")
     }
 
+    /// A login with these startup parameters is refused in PostgreSQL's own words, as without the pooler. How long that
+    /// took.
+    pub fn assert_refused_as_directly(&self, asked: &[(&str, &str)]) -> Duration {
+        let says = |port| match Wire::try_login(port, asked, "") {
+            Err(error) => error.body,
+            Ok(_) => panic!("{asked:?} were taken"),
+        };
+        let theirs = says(postgres().port());
+        let began = Instant::now();
+        assert_eq!(says(self.pooler.port()), theirs, "{asked:?}");
+        began.elapsed()
+    }
+
     /// A session with PostgreSQL itself.
     pub fn direct(&self) -> Wire {
         Wire::login(postgres().port(), "postgres", &self.database)

@@ -30,7 +30,8 @@ use crate::server::listening::{Channel, Event, Link, each};
 /// Bytes for the client that may wait before more notifications do.
 const UNSENT_MAX: usize = 64 * 1024;
 
-/// Notifications that are put in order at the marker; beyond that order is given up.
+/// Notifications that are put in order at the marker; beyond that order is given up, and what came
+/// through the link is all that counts of the channels that were shared.
 const ASIDE_MAX: usize = 65_536;
 
 /// How far the handing over is; see the module.
@@ -152,6 +153,9 @@ impl Listening {
     /// have the same notifications of the channels that were shared before, up to the marker; one of
     /// them may have begun to note them earlier.
     fn merge(&mut self, out: &mut Vec<u8>) {
+        if self.aside.len() >= ASIDE_MAX {
+            self.aside.retain(|(shared, _)| !shared);
+        }
         let shared = self.aside.iter().filter(|(shared, _)| *shared).count();
         let earlier = self.before.len().saturating_sub(shared);
         let mut heard = shared.saturating_sub(self.before.len());
@@ -421,5 +425,40 @@ impl Relay<'_> {
         self.server.outbox.append(|out| out.append(&mut queries));
         self.client.held_back = HeldBack::UntilAnswered;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes out for what came through the link and what the server notified: small letters are
+    /// of shared channels, capital ones of the channel that is handed over.
+    fn merged(before: &str, aside: &str) -> String {
+        let note = |b: u8| (b.is_ascii_lowercase(), Box::from([b]));
+        let mut listening = Listening {
+            before: before.bytes().map(|b| Arc::from([b])).collect(),
+            aside: aside.bytes().map(note).collect(),
+            ..Listening::default()
+        };
+        let mut out = Vec::new();
+        listening.merge(&mut out);
+        String::from_utf8(out).expect("letters")
+    }
+
+    #[test]
+    fn notifications_of_both_streams_come_once_and_in_one_order() {
+        assert_eq!(merged("abc", "aXbcY"), "aXbcY");
+        // The link was noted earlier, or later, than the server.
+        assert_eq!(merged("abcd", "cXd"), "abcXd");
+        assert_eq!(merged("d", "aXcYdZ"), "XYdZ");
+        assert_eq!(merged("", "X"), "X");
+        assert_eq!(merged("ab", ""), "ab");
+    }
+
+    #[test]
+    fn t49_beyond_the_bound_nothing_is_lost_or_doubled() {
+        let many = "n".repeat(ASIDE_MAX - 1);
+        assert_eq!(merged("abc", &format!("{many}X")), "abcX");
     }
 }

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use pooler_protocol::auth::{Secret, Verifier};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Change, Cluster, ReplicaOf};
 use crate::config::{Config, Database, PoolMode, PoolSettings};
 use crate::error::Refusal;
 use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
-use crate::pool::{Commons, Plan, Pool, PoolKey, Recipe, StartupParameters};
+use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters};
 use crate::server::login::Credentials;
 
 /// One configuration and what was made of it.
@@ -174,6 +174,7 @@ impl Registry {
                 database: database.to_owned(),
                 user: login.user.to_owned(),
                 startup: Arc::clone(&startup),
+                replica: None,
             };
             if let Some(pool) = lock(&self.pools).get(&key) {
                 return Ok(Arc::clone(pool));
@@ -183,9 +184,81 @@ impl Registry {
             // A reload since then knows nothing of this pool: make its plan again.
             if Arc::ptr_eq(&current, &self.current()) {
                 let pool = pools.entry(key).or_insert_with_key(|key| {
-                    Pool::new(key.clone(), plan, Arc::clone(&self.commons), trunk.clone())
+                    let commons = Arc::clone(&self.commons);
+                    Pool::new(key.clone(), plan, commons, trunk.clone(), None)
                 });
                 return Ok(Arc::clone(pool));
+            }
+        }
+    }
+
+    /// The cluster of a pool's database, if it is still in the configuration.
+    #[must_use]
+    pub fn cluster_of(&self, pool: &Pool) -> Option<Arc<Cluster>> {
+        let current = self.current();
+        let configured = current.config.database(&pool.key.database)?;
+        current.clusters.get(&configured.cluster).cloned()
+    }
+
+    /// The pool of replica number `host` of `cluster` for the clients of `home`; nothing if either is
+    /// no longer in the configuration.
+    #[must_use]
+    pub fn replica_pool(
+        &self,
+        home: &Arc<Pool>,
+        cluster: &Arc<Cluster>,
+        host: usize,
+    ) -> Option<Arc<Pool>> {
+        let key = PoolKey {
+            replica: Some(cluster.hosts()[host].address.to_string().into()),
+            ..home.key.clone()
+        };
+        if let Some(pool) = lock(&self.pools).get(&key) {
+            return Some(Arc::clone(pool));
+        }
+        let current = self.current();
+        let configured = current.config.database(&key.database)?;
+        let same = Arc::ptr_eq(current.clusters.get(&configured.cluster)?, cluster);
+        let plan = self.plan(&current, configured, &key, &key.user, Some(&home.plan()));
+        let mut pools = lock(&self.pools);
+        // A reload since then would not have found it.
+        if !same || home.is_retired() || !Arc::ptr_eq(&current, &self.current()) {
+            return None;
+        }
+        let pool = pools.entry(key).or_insert_with_key(|key| {
+            let commons = Arc::clone(&self.commons);
+            Pool::new(key.clone(), plan, commons, None, Some(home.id))
+        });
+        Some(Arc::clone(pool))
+    }
+
+    /// Does what follows from a change of `cluster` for the pools on it.
+    pub fn heed(&self, cluster: &Arc<Cluster>, change: Change) {
+        let address = |host: usize| cluster.hosts()[host].address.to_string();
+        let concerned = |pool: &Pool| match (change, &pool.key.replica) {
+            (Change::Primary { .. }, None) => true,
+            (Change::Lost(host) | Change::Found(host) | Change::Promoted(host), Some(replica)) => {
+                **replica == *address(host)
+            }
+            _ => false,
+        };
+        let pools = self.pools();
+        let pools = pools.iter().filter(|pool| {
+            let here = self.cluster_of(pool).is_some_and(|c| Arc::ptr_eq(&c, cluster));
+            here && concerned(pool)
+        });
+        for pool in pools {
+            match change {
+                Change::Found(_) => pool.try_again(),
+                Change::Primary { old, new } if old == new => pool.try_again(),
+                // What idles there is not to be used any more.
+                Change::Lost(_) | Change::Promoted(_) | Change::Primary { new: None, .. } => {
+                    pool.renew();
+                }
+                Change::Primary { .. } => {
+                    pool.renew();
+                    pool.try_again();
+                }
             }
         }
     }
@@ -224,9 +297,17 @@ impl Registry {
         if let Some(old) = old {
             credentials.inherit(&old.recipe.credentials);
         }
+        let cluster = &current.clusters[&configured.cluster];
+        let replica = key.replica.as_ref().and_then(|replica| {
+            let mut hosts = cluster.hosts().iter();
+            hosts.position(|h| *h.address.to_string() == **replica)
+        });
         Plan {
             recipe: Arc::new(Recipe {
-                locate: current.clusters[&configured.cluster].clone(),
+                locate: match replica {
+                    Some(host) => Arc::new(ReplicaOf::new(Arc::clone(cluster), host)),
+                    None => Arc::clone(cluster) as Arc<dyn Locate>,
+                },
                 dbname: configured.dbname(&key.database).to_owned(),
                 credentials,
             }),
@@ -270,6 +351,11 @@ impl Registry {
         self.commons.interners.set_statement_bytes(bytes);
         let new = Arc::new(build(config, Some(&old)));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        for cluster in old.clusters.values() {
+            if !new.clusters.values().any(|c| Arc::ptr_eq(c, cluster)) {
+                cluster.retire();
+            }
+        }
         let mut pools = lock(&self.pools);
         pools.retain(|key, pool| match new.config.database(&key.database) {
             Some(configured) => self.replan(&old, &new, configured, key, pool),
@@ -294,6 +380,14 @@ impl Registry {
         let before = pool.plan();
         let login = new.config.server_login(configured, &key.user);
         if login.user != key.user {
+            pool.retire();
+            return false;
+        }
+        let is_host = |replica: &str| {
+            let hosts = new.clusters[&configured.cluster].hosts();
+            hosts.iter().any(|h| h.address.to_string() == replica)
+        };
+        if key.replica.as_deref().is_some_and(|replica| !is_host(replica)) {
             pool.retire();
             return false;
         }
@@ -327,8 +421,12 @@ impl Registry {
         pools.retain(|_, pool| pool.trunk().is_none() || !pool.is_forgettable(now, unused));
         let trunks: HashSet<u64> = pools.values().filter_map(|p| Some(p.trunk()?.id)).collect();
         pools.retain(|_, pool| {
-            pool.trunk().is_some() || trunks.contains(&pool.id) || !pool.is_forgettable(now, unused)
+            let depends = pool.trunk().is_some() || pool.home_id().is_some();
+            depends || trunks.contains(&pool.id) || !pool.is_forgettable(now, unused)
         });
+        // The pools of replicas go with that of the primary.
+        let left: HashSet<u64> = pools.values().map(|pool| pool.id).collect();
+        pools.retain(|_, pool| pool.home_id().is_none_or(|home| left.contains(&home)));
         drop(pools);
         lock(&self.limits).retain(|_, limit| Arc::strong_count(limit) > 1);
     }
@@ -348,14 +446,17 @@ fn no_database(name: &str) -> Refusal {
 /// Clusters that did not change are kept: what was observed of their hosts stays true.
 fn build(config: Config, old: Option<&Current>) -> Current {
     let parallel = config.pooler.defaults.server_connect_parallel;
+    let datacenter = config.pooler.datacenter.as_str();
     let cluster = |name: &String, new: &crate::config::Cluster| {
         let before = old.and_then(|o| Some((o.config.clusters.get(name)?, o.clusters.get(name)?)));
         match before {
-            Some((before, cluster)) if before.hosts == new.hosts => {
+            Some((before, cluster))
+                if before.hosts == new.hosts && before.monitor_is_same(new) =>
+            {
                 cluster.set_limits(new, parallel);
                 Arc::clone(cluster)
             }
-            _ => Cluster::new(new, parallel),
+            _ => Cluster::new(new, parallel, datacenter),
         }
     };
     let clusters = config

@@ -84,6 +84,13 @@ impl LocalPool {
         &self.shared.commons
     }
 
+    /// What its servers have to do for this worker: those in use here and those who wait here.
+    #[inline]
+    #[must_use]
+    pub fn load(&self) -> usize {
+        self.in_use.get() + self.cells.borrow().len()
+    }
+
     /// A server that idles here, unless somebody waits for one: a newcomer never takes what the
     /// oldest waiter should get (trap 38).
     #[inline]

@@ -57,6 +57,8 @@ pub struct PoolKey {
     /// Startup parameters of the servers. In a pool by session they are the client's own, so that
     /// what it resets goes back to them; there are none elsewhere.
     pub startup: StartupParameters,
+    /// The replica whose servers they are; nothing for those of the primary.
+    pub replica: Option<Arc<str>>,
 }
 
 /// Names and values as a client sent them, in order.
@@ -64,7 +66,11 @@ pub type StartupParameters = Arc<[(String, String)]>;
 
 impl fmt::Display for PoolKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.database, self.user)
+        write!(f, "{}/{}", self.database, self.user)?;
+        match &self.replica {
+            Some(host) => write!(f, "@{host}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -78,6 +84,10 @@ pub trait Locate: fmt::Debug + Send + Sync {
     fn failed(&self, address: &Address, error: &LoginError);
     /// What none of the candidates accepting means.
     fn nobody(&self, errors: Vec<String>) -> LoginError;
+    /// Why there is no candidate, for those who wait for one.
+    fn trouble(&self) -> Option<String>;
+    /// Says that a server said something which calls for a look at its host.
+    fn alarm(&self);
 }
 
 /// A host that may be the one.
@@ -201,6 +211,8 @@ pub struct Pool {
     counters: Arc<[PoolCounters]>,
     /// That which this is a branch of.
     trunk: Option<Arc<Pool>>,
+    /// Of a replica's pool, the number of the primary's: its clients live where those of that do.
+    home: Option<u64>,
     /// Of each worker, in microseconds after `born`: the longest transaction that has a server now.
     /// `u64::MAX`: none has.
     oldest_checkout: Box<[AtomicU64]>,
@@ -239,6 +251,7 @@ impl Pool {
         plan: Plan,
         commons: Arc<Commons>,
         trunk: Option<Arc<Self>>,
+        home: Option<u64>,
     ) -> Arc<Self> {
         fn row<T: Default>(workers: usize) -> Box<[T]> {
             (0..workers).map(|_| T::default()).collect()
@@ -262,6 +275,7 @@ impl Pool {
             clients: row(workers),
             counters,
             trunk,
+            home,
             oldest_checkout: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
             born: Instant::now(),
             welcome: Mutex::default(),
@@ -341,7 +355,7 @@ impl Pool {
         let settings = &self.plan().settings;
         Bounds {
             size: settings.pool_size,
-            min: if self.is_retired() || self.trunk.is_some() {
+            min: if self.is_retired() || self.trunk.is_some() || self.home.is_some() {
                 0
             } else {
                 settings.min_pool_size
@@ -357,6 +371,12 @@ impl Pool {
     #[must_use]
     pub fn trunk(&self) -> Option<&Arc<Self>> {
         self.trunk.as_ref()
+    }
+
+    /// Of a replica's pool, the number of the primary's.
+    #[must_use]
+    pub fn home_id(&self) -> Option<u64> {
+        self.home
     }
 
     /// The counters of `worker`: only that worker writes them.
@@ -378,7 +398,8 @@ impl Pool {
         let workers = self.clients.len();
         let wanted = self.plan().settings.pool_size.div_ceil(SERVERS_PER_WORKER);
         let span = wanted.clamp(1, workers);
-        let first = usize::try_from(self.id).unwrap_or(0) % workers;
+        let id = self.home.unwrap_or(self.id);
+        let first = usize::try_from(id).unwrap_or(0) % workers;
         let load = |w: usize| self.clients[w].0.load(Ordering::Relaxed);
         let members = (0..span).map(|n| (first + n) % workers);
         // Among equals the one where the client is already.
@@ -440,6 +461,12 @@ impl Pool {
     #[must_use]
     pub fn last_failure(&self) -> Option<Arc<LoginError>> {
         self.state().failure().cloned()
+    }
+
+    /// Its host is another now, or is back: what failed before says nothing any more.
+    pub fn try_again(self: &Arc<Self>) {
+        self.state().forget_failures();
+        self.ask_to_grow();
     }
 
     /// Has a worker of this pool see whether servers should be opened.

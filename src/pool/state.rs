@@ -256,6 +256,14 @@ impl State {
         self.failure = Some(error);
     }
 
+    /// Attempts that failed were made elsewhere, or before something changed.
+    pub fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.failing_since = None;
+        self.retry_at = None;
+        self.failure = None;
+    }
+
     /// A server, or an attempt at one, is gone.
     pub fn closed(&mut self) {
         self.servers -= 1;

@@ -193,6 +193,8 @@ pub struct Splice<'a> {
     from: usize,
     to: usize,
     out: &'a mut Vec<u8>,
+    /// What was kept and put when [`Splice::mark`] was called: bytes put, and the run that followed.
+    mark: (usize, usize, usize),
 }
 
 impl<'a> Splice<'a> {
@@ -205,6 +207,7 @@ impl<'a> Splice<'a> {
             from: 0,
             to: 0,
             out,
+            mark: (0, 0, 0),
         }
     }
 
@@ -223,6 +226,28 @@ impl<'a> Splice<'a> {
     pub fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.settle();
         write(self.out);
+    }
+
+    /// Remembers what is kept and put so far.
+    #[inline]
+    pub fn mark(&mut self) {
+        self.mark = (self.out.len(), self.from, self.to);
+    }
+
+    /// Whether nothing was kept or put since the mark.
+    #[inline]
+    #[must_use]
+    pub fn is_at_mark(&self) -> bool {
+        self.mark == (self.out.len(), self.from, self.to)
+    }
+
+    /// Gives up what was kept and put since the mark, or since the beginning.
+    pub fn back_to_mark(&mut self) {
+        let (put, from, to) = self.mark;
+        // A run that was settled since then was the one at the mark, and perhaps more.
+        let settled = self.out.len() > put && to > from;
+        self.out.truncate(if settled { put + (to - from) } else { put });
+        (self.from, self.to) = if settled { (to, to) } else { (from, to) };
     }
 
     /// Bytes copied or put so far.
@@ -280,6 +305,36 @@ mod tests {
         s.put(|o| o.extend_from_slice(b"|"));
         s.keep(4, 6);
         assert_eq!(s.finish(), b"<abd|ef");
+    }
+
+    #[test]
+    fn what_came_behind_the_mark_can_be_given_up() {
+        let build = |before: &dyn Fn(&mut Splice<'_>), behind: &dyn Fn(&mut Splice<'_>)| {
+            let mut out = Vec::new();
+            let mut s = Splice::new(b"abcdef", &mut out);
+            before(&mut s);
+            s.mark();
+            behind(&mut s);
+            s.back_to_mark();
+            s.put(|o| o.extend_from_slice(b"!"));
+            String::from_utf8(s.finish().to_vec()).expect("ASCII")
+        };
+        let nothing = |_: &mut Splice<'_>| {};
+        let keep = |from: usize, to: usize| move |s: &mut Splice<'_>| s.keep(from, to);
+        let put = |s: &mut Splice<'_>| s.put(|o| o.extend_from_slice(b"?"));
+        assert_eq!(build(&nothing, &nothing), "!");
+        assert_eq!(build(&nothing, &keep(0, 2)), "!");
+        assert_eq!(build(&keep(0, 2), &nothing), "ab!");
+        assert_eq!(build(&keep(0, 2), &keep(2, 4)), "ab!");
+        assert_eq!(build(&keep(0, 2), &keep(3, 4)), "ab!");
+        assert_eq!(build(&keep(0, 2), &put), "ab!");
+        assert_eq!(build(&put, &put), "?!");
+        assert_eq!(build(&put, &keep(2, 3)), "?!");
+        let both = |s: &mut Splice<'_>| {
+            s.put(|o| o.extend_from_slice(b"?"));
+            s.keep(1, 2);
+        };
+        assert_eq!(build(&both, &both), "?b!");
     }
 
     #[test]

@@ -99,6 +99,14 @@ impl Refusal {
         )
     }
 
+    /// The session asks for a replica, and there is none that can serve it.
+    #[must_use]
+    pub fn no_replica(cluster: &str) -> Self {
+        Self::error("08001", format!("no replica of cluster {cluster:?} can be read from now"))
+            .detail("pooler.route is \"replica\": nothing else serves it.")
+            .hint("SHOW HOSTS says how the replicas are; pooler.route = 'prefer-replica' falls back to the primary.")
+    }
+
     /// The pooler is stopping.
     #[must_use]
     pub fn shutting_down() -> Self {
@@ -409,6 +417,12 @@ pub enum ServerFault {
     /// It owes a client that has gone more than is worth reading.
     #[error("it has more to send than is worth reading")]
     TooMuch,
+    /// The monitor cannot reach its host any more.
+    #[error("the host does not answer")]
+    HostLost,
+    /// Its host is the primary no more.
+    #[error("another host is the primary now")]
+    Deposed,
 }
 
 /// Why a login of a client ended.

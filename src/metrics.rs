@@ -176,6 +176,8 @@ pub struct PoolCounters {
     pub statements_retried: Counter,
     /// ErrorResponses of servers, and of the pooler in their place.
     pub errors: ErrorCounts,
+    /// Batches that a replica could not do, and the primary did.
+    pub retried_on_primary: Counter,
     /// Queries cancelled for clients, or because a client had vanished.
     pub cancels: Counter,
     /// Clients that keep a server for each of the reasons of `relay::KINDS`.

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use pooler_protocol::auth::{Secret, Verifier};
 
 use crate::cluster::{Change, Cluster, ReplicaOf};
-use crate::config::{Config, Database, PoolMode, PoolSettings};
+use crate::config::{Config, Database, PoolMode, PoolSettings, Routing};
 use crate::error::Refusal;
 use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters};
+use crate::server::catalogue;
 use crate::server::login::Credentials;
 
 /// One configuration and what was made of it.
@@ -79,6 +80,8 @@ pub struct Registry {
     current: RwLock<Arc<Current>>,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
     limits: Mutex<HashMap<LimitKey, Arc<Limit>>>,
+    /// What is known of databases, by cluster and name.
+    databases: Mutex<HashMap<(String, String), Arc<catalogue::Database>>>,
     /// `max_client_conn`.
     pub clients: Arc<Limit>,
     /// Sessions that exist, logins under way included; a shutdown waits for them.
@@ -114,6 +117,7 @@ impl Registry {
             current: RwLock::new(Arc::new(build(config, None))),
             pools: Mutex::default(),
             limits: Mutex::default(),
+            databases: Mutex::default(),
             clients,
             sessions: AtomicUsize::new(0),
             logins: LoginCounts::default(),
@@ -232,6 +236,17 @@ impl Registry {
         Some(Arc::clone(pool))
     }
 
+    /// The pools on the hosts of `cluster`.
+    #[must_use]
+    pub fn pools_of(&self, cluster: &Arc<Cluster>) -> Vec<Arc<Pool>> {
+        let mut pools = self.pools();
+        pools.retain(|pool| {
+            let its = self.cluster_of(pool);
+            its.is_some_and(|its| Arc::ptr_eq(&its, cluster))
+        });
+        pools
+    }
+
     /// Does what follows from a change of `cluster` for the pools on it.
     pub fn heed(&self, cluster: &Arc<Cluster>, change: Change) {
         let address = |host: usize| cluster.hosts()[host].address.to_string();
@@ -242,12 +257,7 @@ impl Registry {
             }
             _ => false,
         };
-        let pools = self.pools();
-        let pools = pools.iter().filter(|pool| {
-            let here = self.cluster_of(pool).is_some_and(|c| Arc::ptr_eq(&c, cluster));
-            here && concerned(pool)
-        });
-        for pool in pools {
+        for pool in self.pools_of(cluster).iter().filter(|pool| concerned(pool)) {
             match change {
                 Change::Found(_) => pool.try_again(),
                 Change::Primary { old, new } if old == new => pool.try_again(),
@@ -297,6 +307,7 @@ impl Registry {
         if let Some(old) = old {
             credentials.inherit(&old.recipe.credentials);
         }
+        let routes = settings.routing != Routing::Off && settings.pool_mode != PoolMode::Session;
         let cluster = &current.clusters[&configured.cluster];
         let replica = key.replica.as_ref().and_then(|replica| {
             let mut hosts = cluster.hosts().iter();
@@ -310,10 +321,21 @@ impl Registry {
                 },
                 dbname: configured.dbname(&key.database).to_owned(),
                 credentials,
+                catalogue: routes.then(|| {
+                    let dbname = configured.dbname(&key.database);
+                    self.database(&configured.cluster, dbname)
+                }),
             }),
             settings: Arc::new(settings),
             limits,
         }
+    }
+
+    /// What is known of database `dbname` of a cluster.
+    fn database(&self, cluster: &str, dbname: &str) -> Arc<catalogue::Database> {
+        let mut databases = lock(&self.databases);
+        let key = (cluster.to_owned(), dbname.to_owned());
+        Arc::clone(databases.entry(key).or_default())
     }
 
     fn limit(&self, key: LimitKey, max: Option<usize>) -> Arc<Limit> {
@@ -429,6 +451,7 @@ impl Registry {
         pools.retain(|_, pool| pool.home_id().is_none_or(|home| left.contains(&home)));
         drop(pools);
         lock(&self.limits).retain(|_, limit| Arc::strong_count(limit) > 1);
+        lock(&self.databases).retain(|_, database| Arc::strong_count(database) > 1);
     }
 
     /// The secret of `user`.

@@ -8,16 +8,19 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::client::{self, Drain, Errand};
+use crate::cluster::monitor::Monitor;
+use crate::cluster::{Change, Cluster};
 use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
 use crate::listener;
 use crate::log::OneLine;
-use crate::pool::Commons;
+use crate::pool::{Commons, liveness};
 use crate::registry::Registry;
 use crate::server::Interners;
+use crate::server::login::Credentials;
 use crate::shutdown::{Ask, Signals};
 use crate::worker::{self, Parts};
 
@@ -167,6 +170,8 @@ impl Fleet {
     /// Until a signal says stop and what it says about clients is done.
     async fn serve(&self, mut signals: Signals, path: &Path) -> io::Result<()> {
         let exposition = self.expose().await?;
+        let (changes, mut changed) = unbounded_channel();
+        self.watch_clusters(&changes);
         let mut drain = None;
         let mut deadline: Option<Instant> = None;
         let mut ticks = tokio::time::interval(TICK);
@@ -174,7 +179,10 @@ impl Fleet {
         loop {
             tokio::select! {
                 ask = signals.next() => match ask {
-                    Ask::Reload => self.reload(path),
+                    Ask::Reload => {
+                        self.reload(path);
+                        self.watch_clusters(&changes);
+                    }
                     ask => {
                         let next = escalate(drain, ask);
                         tracing::info!("received a signal: {next:?}");
@@ -187,8 +195,14 @@ impl Fleet {
                         drain = Some(next);
                     }
                 },
+                Some((cluster, change)) = changed.recv() => self.heed(&cluster, change),
                 _ = ticks.tick() => {
                     let now = Instant::now();
+                    for cluster in self.registry.current().clusters().values() {
+                        for change in cluster.tick(now) {
+                            self.heed(cluster, change);
+                        }
+                    }
                     if now >= sweep_at {
                         sweep_at = now + SWEEP_EVERY;
                         self.registry.prune(now, POOL_UNUSED_MAX);
@@ -221,6 +235,50 @@ impl Fleet {
     async fn expose(&self) -> io::Result<exposition::Exposition> {
         let listen = self.registry.current().config.metrics.listen;
         exposition::start(Arc::clone(&self.registry), listen).await
+    }
+
+    /// Starts the monitors of clusters that are new.
+    fn watch_clusters(&self, changes: &UnboundedSender<(Arc<Cluster>, Change)>) {
+        let current = self.registry.current();
+        for (name, cluster) in current.clusters() {
+            let config = &current.config.clusters[name];
+            let Some(user) = config.monitor_user.as_deref() else {
+                continue;
+            };
+            if !cluster.begin_watching() {
+                continue;
+            }
+            let monitor = Monitor::new(
+                cluster,
+                config,
+                Credentials::new(current.config.secret(user).cloned()),
+                liveness(&current.config.pooler.defaults),
+                self.registry.commons.interners.no_settings(),
+                changes.clone(),
+            );
+            if let Some(monitor) = monitor {
+                monitor.start();
+            }
+        }
+    }
+
+    /// Pools first, so that sessions which look elsewhere find them as they are to be.
+    fn heed(&self, cluster: &Arc<Cluster>, change: Change) {
+        self.registry.heed(cluster, change);
+        let host = |at: usize| cluster.hosts()[at].address.to_string();
+        let news = Arc::new(client::HostNews {
+            lost: match change {
+                Change::Lost(at) | Change::Promoted(at) => Some(host(at)),
+                Change::Primary { .. } | Change::Found(_) => None,
+            },
+            primary: match change {
+                Change::Primary { new, .. } => new.map(host),
+                Change::Lost(_) | Change::Promoted(_) | Change::Found(_) => None,
+            },
+        });
+        let concerned = self.registry.pools_of(cluster).iter().map(|pool| pool.id).collect();
+        let concerned = Arc::new(concerned);
+        self.tell(|| Errand::Hosts(Arc::clone(&news), Arc::clone(&concerned)));
     }
 
     fn is_drained(&self, drain: Drain) -> bool {

@@ -81,6 +81,7 @@ async fn work(parts: Parts) {
         canceller: Canceller::default(),
         deadlines: client::Deadlines::default(),
         doorkeeper: client::Doorkeeper::new(door.clone(), index),
+        routes: client::RouteTable::default(),
         draining: std::cell::Cell::new(None),
     });
     let for_pools = Rc::clone(&hub);

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::frame::split_cstr;
+use crate::route::{Hints, PACKED_BITS, Summary, pack, unpack};
 use crate::statement::{Marks, scan};
 
 mod journal;
@@ -38,6 +39,8 @@ pub struct Statement {
     marks: Marks,
     /// Version of the names that were looked for, twice, and one more if one was found.
     hidden: AtomicU64,
+    /// What routing needs to know of it, below the version of what that is of.
+    routed: AtomicU64,
     budget: Arc<AtomicUsize>,
     /// Where a server has accepted it last; 0 is nowhere.
     accepted_by: AtomicU64,
@@ -83,6 +86,23 @@ impl Statement {
         } else {
             Marks::NONE
         }
+    }
+
+    /// What routing needs to know of it; `look` is asked once for each `version` of the catalogue.
+    #[inline]
+    pub fn routed(
+        &self,
+        version: u64,
+        look: impl FnOnce(&[u8]) -> (Summary, Hints),
+    ) -> (Summary, Hints) {
+        let known = self.routed.load(Ordering::Relaxed);
+        if known >> PACKED_BITS == version {
+            return unpack(known & ((1 << PACKED_BITS) - 1));
+        }
+        let (summary, hints) = look(self.query());
+        let known = version << PACKED_BITS | pack(summary, hints);
+        self.routed.store(known, Ordering::Relaxed);
+        (summary, hints)
     }
 
     /// Its query, without the NUL and the parameter types.
@@ -202,6 +222,7 @@ impl Interner {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             marks: scan(query),
             hidden: AtomicU64::new(0),
+            routed: AtomicU64::new(0),
             text: text.into(),
             budget: Arc::clone(&self.used),
             accepted_by: AtomicU64::new(0),

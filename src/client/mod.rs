@@ -7,6 +7,7 @@
 //! which it is to live; from there on it never moves.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,7 @@ mod door;
 mod farewell;
 mod oldest;
 mod replication;
+mod routes;
 mod seat;
 mod session;
 mod startup_settings;
@@ -38,7 +40,8 @@ use admit::Admission;
 pub use deadline::Deadlines;
 pub use door::{Door, Doorkeeper};
 pub use oldest::Oldest;
-pub use seat::{Order, Phase, Seats};
+pub use routes::RouteTable;
+pub use seat::{HostNews, Order, Phase, Seats};
 
 /// What a worker is asked to do about clients.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub enum Errand {
     },
     /// The configuration has changed.
     Reloaded,
+    /// Something has changed about the hosts of these pools' cluster.
+    Hosts(Arc<HostNews>, Arc<HashSet<u64>>),
     /// Look at deadlines. It comes from outside so that a worker needs no timer: one would make
     /// each of its sleeps dearer.
     Sweep,
@@ -102,6 +107,8 @@ pub struct Hub {
     pub deadlines: Deadlines,
     /// Where its new clients went.
     pub doorkeeper: Doorkeeper,
+    /// Where the statements of its pools may go.
+    pub routes: RouteTable,
     /// Whether and how the worker is stopping.
     pub draining: Cell<Option<Drain>>,
 }
@@ -218,6 +225,10 @@ impl Hub {
             }
             // The worker itself does these.
             Errand::Stop | Errand::Sweep => {}
+            Errand::Hosts(news, pools) => {
+                self.seats
+                    .order_those_of(&pools, || Order::Hosts(Arc::clone(&news)));
+            }
             Errand::Reloaded => self.seats.order_all(|| Order::LookUp),
             Errand::Drain(Drain::Now) => {
                 self.draining.set(Some(Drain::Now));
@@ -240,6 +251,7 @@ impl Hub {
         self.seats.sweep(now);
         self.deadlines.sweep(now);
         self.oldest.publish(self.worker, &self.seats);
+        self.routes.prune();
         self.pools.sweep(now);
     }
 

@@ -5,7 +5,7 @@
 //! session obeys at its next poll. So a session needs no timer and no lock.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -45,6 +45,17 @@ pub enum Order {
     Abort,
     /// Look at what has changed (a reload, a shutdown).
     LookUp,
+    /// Hear what has changed about the hosts.
+    Hosts(Arc<HostNews>),
+}
+
+/// What has changed about the hosts of a cluster.
+#[derive(Debug)]
+pub struct HostNews {
+    /// This one can be reached no more, or is no replica any more.
+    pub lost: Option<String>,
+    /// This one is the primary now.
+    pub primary: Option<String>,
 }
 
 /// What a session is doing.
@@ -112,7 +123,8 @@ pub struct Seat {
     /// When the query began that a cancel was meant for, and how many sweeps it may still outlive
     /// that: a cancel that PostgreSQL gets before the query finds nothing to end.
     cancelled: Cell<(Option<Instant>, u8)>,
-    pool: Arc<Pool>,
+    /// The pool whose server the session has or waits for.
+    pool: RefCell<Arc<Pool>>,
     settings: RefCell<Arc<PoolSettings>>,
 }
 
@@ -140,6 +152,20 @@ impl Seat {
     /// The session's settings have changed.
     pub fn set_settings(&self, settings: Arc<PoolSettings>) {
         *self.settings.borrow_mut() = settings;
+    }
+
+    /// The session has a server of this pool, or waits for one.
+    #[inline]
+    pub fn set_pool(&self, pool: &Arc<Pool>) {
+        if !Arc::ptr_eq(&self.pool.borrow(), pool) {
+            *self.pool.borrow_mut() = Arc::clone(pool);
+        }
+    }
+
+    /// The pool whose server the session has, waits for, or had last.
+    #[must_use]
+    pub fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool.borrow())
     }
 
     /// Where the session is woken.
@@ -195,7 +221,7 @@ impl Seat {
         if let Some(limit) = settings.query_wait_timeout.filter(|l| waited >= *l) {
             return Some(Order::WaitTimeout(limit));
         }
-        if let Some(error) = self.pool.hopeless(waited, now) {
+        if let Some(error) = self.pool().hopeless(waited, now) {
             return Some(Order::StopWaiting(Box::new(waiting_in_vain(&error))));
         }
         let notify = settings.query_wait_notify.is_some_and(|l| waited >= l);
@@ -267,7 +293,7 @@ impl Seats {
             meter: Cell::default(),
             done: Cell::new(None),
             cancelled: Cell::new((None, 0)),
-            pool,
+            pool: RefCell::new(pool),
             settings: RefCell::new(settings),
         });
         let number = self.taken.borrow_mut().insert(Rc::clone(&seat));
@@ -318,8 +344,22 @@ impl Seats {
             if seat.phase.get() == Phase::Active
                 && let Some(began) = seat.meter.get().transaction
             {
-                see(&seat.pool, began);
+                see(&seat.pool.borrow(), began);
             }
+        }
+    }
+
+    /// Gives every session of these pools the same order.
+    pub fn order_those_of(&self, pools: &HashSet<u64>, order: impl Fn() -> Order) {
+        let taken = self.taken.borrow();
+        let concerned = taken.iter().filter(|(_, seat)| {
+            let pool = seat.pool.borrow();
+            pools.contains(&pool.id)
+        });
+        let concerned: Vec<Rc<Seat>> = concerned.map(|(_, s)| Rc::clone(s)).collect();
+        drop(taken);
+        for seat in concerned {
+            seat.order(order());
         }
     }
 

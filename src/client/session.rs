@@ -26,19 +26,22 @@ use pooler_protocol::ledger::{Answer, Deal};
 use pooler_protocol::statement::Marks;
 
 use super::admit::Holdings;
-use super::seat::{Phase, Seated, waiting_in_vain};
+use super::seat::{Phase, Seated};
 use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::config::{OnSessionState, PoolMode};
 use crate::error::{Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool, Wait};
 use crate::relay::{
-    ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules,
+    ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules, Stint,
 };
 
 mod listening;
 mod local;
 mod obey;
+mod route;
+
+use route::Routed;
 
 #[derive(Debug)]
 enum State {
@@ -78,7 +81,12 @@ pub(super) struct Session {
     hub: Rc<Hub>,
     client: ClientSide,
     state: State,
+    /// The pool of the primary.
+    home: Rc<LocalPool>,
+    /// The pool whose server it has, waits for, or had last.
     local: Rc<LocalPool>,
+    /// What decides which of the pools that is; nothing if it is always the primary's.
+    routed: Option<Box<Routed>>,
     rules: Rules,
     meter: Meter,
     seat: Seated,
@@ -152,7 +160,9 @@ impl Session {
             pins: Marks::NONE,
             started: false,
             _holdings: holdings,
+            home: Rc::clone(&local),
             local,
+            routed: None,
         };
         session.look_up_rules();
         session
@@ -167,7 +177,7 @@ impl Session {
     }
 
     fn look_up_rules(&mut self) {
-        let pool = self.local.shared();
+        let pool = self.home.shared();
         self.version = pool.version();
         let settings = Arc::clone(&pool.plan().settings);
         self.rules = Rules {
@@ -182,6 +192,7 @@ impl Session {
             },
             keep_sequences: settings.keep_sequences,
         };
+        self.look_up_routes(&settings);
         self.seat.set_settings(settings);
     }
 
@@ -223,10 +234,10 @@ impl Session {
         if self.client.possessions.is_parting() {
             return Step::Sleep;
         }
-        if self.version != self.local.shared().version() {
+        if self.version != self.home.shared().version() {
             self.look_up_rules();
         }
-        if self.local.shared().is_retired() {
+        if self.home.shared().is_retired() {
             return self.end_with(&Refusal::reconfigured());
         }
         match self.hub.draining.get() {
@@ -318,24 +329,19 @@ impl Session {
         scratch: &mut Scratch,
         range: Range<usize>,
     ) -> Step {
+        if let Err(refusal) = self.route(&scratch.input[range.clone()]) {
+            self.client.carry.replace(&scratch.input[range]);
+            self.refuse(&refusal);
+            return Step::Again;
+        }
         if let Some(checkout) = self.local.try_checkout() {
             self.state = State::Active(checkout);
             self.meter = Meter::default();
             return self.poll_active(cx, scratch, Some(range));
         }
         self.client.carry.replace(&scratch.input[range]);
-        let now = Instant::now();
-        match self.local.wait(now) {
-            Ok(wait) => {
-                self.state = State::Waiting(wait);
-                self.seat.enter(Phase::Waiting, now);
-                Step::Again
-            }
-            Err(error) => {
-                self.refuse(&waiting_in_vain(&error));
-                Step::Again
-            }
-        }
+        self.wait();
+        Step::Again
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Step {
@@ -357,7 +363,7 @@ impl Session {
                 return Step::Again;
             }
             Poll::Ready(Err(error)) => {
-                self.refuse(&waiting_in_vain(&error));
+                self.wait_elsewhere(&error);
                 return Step::Again;
             }
             Poll::Pending => {}
@@ -407,6 +413,7 @@ impl Session {
                 return self.end_with(&refusal);
             }
             self.seat.note(self.meter);
+            self.seat.set_pool(self.local.shared());
             self.seat
                 .enter(Phase::Active, self.meter.now.unwrap_or_else(Instant::now));
             if let Some(CancelDue(done)) = self.cancel_due.take() {
@@ -418,6 +425,7 @@ impl Session {
         match outcome {
             Outcome::Done(proof) => {
                 let now = self.meter.now.unwrap_or_else(Instant::now);
+                self.note_end();
                 if let Some(checkout) = self.take_server() {
                     if checkout.needs_cleaning() {
                         farewell::clean_and_release(checkout);
@@ -437,10 +445,16 @@ impl Session {
                 self.end_with(&refusal)
             }
             Outcome::ServerLost(fault) => self.server_lost(&fault),
+            Outcome::Elsewhere(again) => self.elsewhere(again),
         }
     }
 
     fn server_lost(&mut self, fault: &ServerFault) -> Step {
+        if let Some(step) = self.lost_replica(fault) {
+            return step;
+        }
+        self.note_end();
+        self.home.shared().plan().recipe.locate.alarm();
         let in_message = self.is_in_message();
         let bereft = self.client.possessions.are_somewhere();
         let Some(checkout) = self.take_server() else {
@@ -478,7 +492,7 @@ impl Session {
         }
         match self.hub.draining.get() {
             Some(Drain::Clients | Drain::Servers) => Some(Refusal::shutting_down()),
-            _ if self.local.shared().is_retired() => Some(Refusal::reconfigured()),
+            _ if self.home.shared().is_retired() => Some(Refusal::reconfigured()),
             _ => None,
         }
     }
@@ -506,6 +520,7 @@ impl Session {
                 // It waited for this server's answers.
                 self.client.held_back = HeldBack::No;
                 self.client.possessions.part();
+                self.client.stint = Stint::Free;
                 self.count_pins(Marks::NONE);
                 Some(checkout)
             }

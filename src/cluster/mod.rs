@@ -170,6 +170,8 @@ pub struct Cluster {
     call: Call,
     failovers: AtomicU64,
     retired: AtomicBool,
+    /// Its monitor was started.
+    watched: AtomicBool,
 }
 
 /// Calls for a look at once.
@@ -232,6 +234,7 @@ impl Cluster {
             call: Call::default(),
             failovers: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
         };
         cluster.set_fallback(&config.read_fallback);
         Arc::new(cluster)
@@ -346,9 +349,22 @@ impl Cluster {
         self.judge(&mut watch, now)
     }
 
+    /// Whether its monitor is to be started: it is told so once.
+    #[must_use]
+    pub fn begin_watching(&self) -> bool {
+        !self.watched.swap(true, Ordering::AcqRel)
+    }
+
     /// Judges anew because time has passed.
-    fn tick(&self, now: Instant) -> Vec<Change> {
-        self.judge(&mut lock(&self.watch), now)
+    pub fn tick(&self, now: Instant) -> Vec<Change> {
+        if !self.watched.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let changes = self.judge(&mut lock(&self.watch), now);
+        for change in &changes {
+            self.log(*change);
+        }
+        changes
     }
 
     fn judge(&self, watch: &mut Watch, now: Instant) -> Vec<Change> {

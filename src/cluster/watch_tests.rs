@@ -81,6 +81,7 @@ fn t68_what_was_seen_too_long_ago_counts_for_nothing() {
     assert!(scene.judge().iter().all(|v| v.role.is_none() && v.health == Health::Unknown));
     // Each host's age is its own.
     scene.see(1, true, 1, 100);
+    scene.see(1, true, 1, 100);
     assert_eq!((scene.primary(), scene.fit()), (None, vec![false, true]));
 }
 

@@ -52,7 +52,7 @@ pub use self::types::{
 };
 pub use self::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Routing, TlsMode,
+    Route, Routing, TlsMode,
 };
 
 /// The name of the database that matches any other.

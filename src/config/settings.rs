@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::section::Values;
 use super::types::Limit;
-use super::words::{OnSessionState, PoolMode, ReadConsistency, Routing};
+use super::words::{OnSessionState, PoolMode, ReadConsistency, Route, Routing};
 
 /// The settings of one database and user. A duration of `None` never comes; equal settings mean
 /// that a reload may leave the pool alone.
@@ -70,6 +70,8 @@ pub struct PoolSettings {
     pub tcp_user_timeout: Option<Duration>,
     /// Which statements may leave the primary.
     pub routing: Routing,
+    /// Where the statements of a session go that does not say so itself.
+    pub route: Route,
     /// What a read on a replica must have seen.
     pub read_consistency: ReadConsistency,
 }
@@ -110,6 +112,7 @@ impl PoolSettings {
             tcp_keepalive: values.timeout("tcp_keepalive"),
             tcp_user_timeout: values.timeout("tcp_user_timeout"),
             routing: values.word("routing", Routing::from_word),
+            route: values.word("route", Route::from_word),
             read_consistency: values.word("read_consistency", ReadConsistency::from_word),
         }
     }

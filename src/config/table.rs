@@ -8,7 +8,7 @@ use super::keys::{Key, Kind, Preset, Table};
 use super::value::EMPTY_NOT_ALLOWED;
 use super::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Routing, TlsMode,
+    Route, Routing, TlsMode,
 };
 
 const POOLER: &[Table] = &[Table::Pooler];
@@ -270,6 +270,11 @@ pub(crate) static KEYS: &[Key] = &[
     pool_key("routing", Kind::Word(Routing::CHOICE), r#""off""#).doc(
         "What may leave the primary for a replica: nothing, what a hint, SET or startup \
              option asks for, or every statement that is proven to read only.",
+    ),
+    pool_key("route", Kind::Word(Route::CHOICE), r#""auto""#).doc(
+        "What holds for a session that does not set pooler.route itself: the choice by statement, or \
+             all to the primary, to replicas alone (a write fails there), or to replicas as long as there \
+             are any. Set it for a user that only reports, say. routing must not be off.",
     ),
     pool_key(
         "read_consistency",

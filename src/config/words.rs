@@ -81,6 +81,20 @@ words! {
 }
 
 words! {
+    /// Where the statements of a session go that does not say so itself.
+    Route {
+        /// Where they belong: proven reads to replicas, all else to the primary.
+        Auto = "auto",
+        /// All to the primary.
+        Primary = "primary",
+        /// All to replicas; a write fails.
+        Replica = "replica",
+        /// All to replicas that can take them; a write goes to the primary.
+        PreferReplica = "prefer-replica",
+    }
+}
+
+words! {
     /// What a read on a replica must have seen.
     ReadConsistency {
         /// Anything within the lag limit.

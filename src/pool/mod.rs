@@ -25,6 +25,7 @@ use crate::config::PoolSettings;
 use crate::error::LoginError;
 use crate::metrics::PoolCounters;
 use crate::net::{Address, DetachedStream};
+use crate::server::catalogue::Database;
 use crate::server::login::Credentials;
 use crate::server::{Interners, Welcome};
 
@@ -110,6 +111,8 @@ pub struct Recipe {
     pub dbname: String,
     /// The proof.
     pub credentials: Credentials,
+    /// What is known of the functions of the database, if statements are routed by it.
+    pub catalogue: Option<Arc<Database>>,
 }
 
 /// What a pool is made of besides its name: replaced as a whole by a reload.

@@ -7,10 +7,11 @@
 //! ```
 
 use std::rc::Rc;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use pooler_protocol::backend::{read_data_row, tag};
+use pooler_protocol::route::{Catalogue, QUESTION as CATALOGUE_QUESTION};
 use pooler_protocol::statement::as_custom_setting;
 use pooler_protocol::vigilance::QUESTION;
 
@@ -19,12 +20,16 @@ use super::local::LocalPool;
 use crate::config::PoolMode;
 use crate::error::ServerFault;
 use crate::server::Server;
+use crate::server::catalogue::Database;
 
 /// How long names are good for: definitions may change past the pooler, too.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
 /// How long a database may take to say them.
 const ASK_MAX: Duration = Duration::from_secs(5);
+
+/// How long it may take to say what it knows of its functions.
+const CATALOGUE_ASK_MAX: Duration = Duration::from_secs(30);
 
 /// What was read of a pool's database.
 #[derive(Debug, Default)]
@@ -89,6 +94,48 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// What is known of the database's functions, if it is this caller's turn to read that.
+    fn begin_catalogue(&self, now: Instant) -> Option<(Arc<Database>, u64)> {
+        let database = self.plan().recipe.catalogue.clone()?;
+        let definitions = self.commons.interners.definitions();
+        let turn = database.begin_reading(definitions, now);
+        turn.then_some((database, definitions))
+    }
+
+    /// Asks a server that nobody uses.
+    async fn read_catalogue(
+        &self,
+        server: &mut Server,
+        (database, definitions): (Arc<Database>, u64),
+    ) -> Result<(), ServerFault> {
+        let mut rows = Catalogue::rows();
+        let asked = server.ask(CATALOGUE_QUESTION, |tag, body| {
+            if tag == tag::DATA_ROW
+                && let Some([Some(kind), Some(name)]) = read_data_row(body).as_deref()
+            {
+                rows.add(kind, name);
+            }
+        });
+        let asked = tokio::time::timeout(CATALOGUE_ASK_MAX, asked).await;
+        match asked {
+            Ok(Ok(())) => {
+                database.set(rows.finish(), definitions);
+                return Ok(());
+            }
+            Ok(Err(ServerFault::Settings(message))) => {
+                tracing::warn!(pool = %self.key, "cannot read the functions of the database, so its reads stay on the primary: {message}");
+                return Ok(());
+            }
+            Ok(Err(_)) | Err(_) => database.fail_reading(),
+        }
+        match asked {
+            Ok(asked) => asked,
+            Err(_elapsed) => Err(ServerFault::Timeout),
+        }
+    }
+}
+
 /// A pool that is forgotten has no names.
 impl Drop for Pool {
     fn drop(&mut self) {
@@ -104,23 +151,44 @@ impl LocalPool {
     /// # Errors
     /// [`ServerFault`]: it is of no use then.
     pub(super) async fn read_names_first(&self, server: &mut Server) -> Result<(), ServerFault> {
-        if !self.shared().begin_reading(Instant::now()) {
-            return Ok(());
+        let now = Instant::now();
+        if self.shared().begin_reading(now) {
+            self.shared().read_names(server).await?;
         }
-        self.shared().read_names(server).await
+        if let Some(turn) = self.shared().begin_catalogue(now) {
+            self.shared().read_catalogue(server, turn).await?;
+        }
+        Ok(())
     }
 
     /// Reads them again, if they are due and a server idles.
     pub(super) fn read_names_again(self: &Rc<Self>, now: Instant) {
-        if self.idle.borrow().is_empty() || !self.shared().begin_reading(now) {
+        if self.idle.borrow().is_empty() {
+            return;
+        }
+        let names = self.shared().begin_reading(now);
+        let catalogue = self.shared().begin_catalogue(now);
+        if !names && catalogue.is_none() {
             return;
         }
         let Some(mut checkout) = self.try_checkout() else {
+            if let Some((database, _)) = catalogue {
+                database.fail_reading();
+            }
             return;
         };
         tokio::task::spawn_local(async move {
-            let pool = std::sync::Arc::clone(checkout.pool().shared());
-            match pool.read_names(&mut checkout).await {
+            let pool = Arc::clone(checkout.pool().shared());
+            let read = async {
+                if names {
+                    pool.read_names(&mut checkout).await?;
+                }
+                match catalogue {
+                    Some(turn) => pool.read_catalogue(&mut checkout, turn).await,
+                    None => Ok(()),
+                }
+            };
+            match read.await {
                 Ok(()) => {
                     if let Some(proof) = checkout.reusable() {
                         checkout.release(proof, Instant::now());

@@ -11,6 +11,7 @@ use pooler_protocol::prepared::ClientStatements;
 use pooler_protocol::settings::Settings;
 
 use super::questions::Possessions;
+use super::stint::Stint;
 use crate::buffer::{Carry, Outbox, SCRATCH_LEN, Scratch};
 use crate::net::Stream;
 
@@ -73,6 +74,8 @@ pub struct ClientSide {
     pub settings: Arc<Settings>,
     /// What else it has made of its session.
     pub possessions: Possessions,
+    /// How much of what it sends goes to the server that it has now.
+    pub stint: Stint,
 }
 
 impl ClientSide {
@@ -93,6 +96,7 @@ impl ClientSide {
             ended: Ended::No,
             statements: ClientStatements::default(),
             possessions: Possessions::new(Arc::clone(&settings)),
+            stint: Stint::Free,
             settings,
         }
     }

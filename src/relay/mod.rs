@@ -32,11 +32,13 @@ mod questions;
 mod replies;
 mod requests;
 mod statements;
+mod stint;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 pub use listening::{Heard, Listening};
 pub(crate) use questions::may_name_statement;
 pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};
+pub use stint::{Again, Rerun, Stint, each_message, first_batch_len, forget_names};
 
 /// What the relay does differently for one client and another.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +83,9 @@ pub enum Outcome {
     Refused(Box<Refusal>),
     /// The server is of no use any more.
     ServerLost(Box<ServerFault>),
+    /// It was the wrong server: what it was sent last is to be sent to another, and the client knows
+    /// nothing of it.
+    Elsewhere(Again),
 }
 
 /// See the module.

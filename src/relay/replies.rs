@@ -63,12 +63,16 @@ impl Relay<'_> {
         let mut splice = Splice::new(input, &mut output);
         let judged = self.judge_all(input, &mut splice);
         // What was right before a fault still belongs to the client.
+        let begun = !splice.is_at_mark();
         let bytes = splice.finish();
         if !bytes.is_empty() {
             self.counters.sent_bytes.add(bytes.len() as u64);
             // The client has seen something of the batch: it cannot be repeated unseen.
             self.server.replay.batch.clear();
             let client = &mut *self.client;
+            if begun && let Some(rerun) = client.stint.rerun() {
+                rerun.spoil();
+            }
             if client.outbox.send(&mut client.stream, cx, bytes).is_err() {
                 client.ended = Ended::Gone;
             }
@@ -154,11 +158,18 @@ impl Relay<'_> {
             at += here;
             if here < header.len {
                 let rest = header.len - here;
+                let deal = match self.client.stint.is_rerun_due() {
+                    true => Deal::Skip,
+                    false => deal,
+                };
                 self.server.pass = Pass { rest, deal };
                 break;
             }
         }
-        if deal == Deal::Forward {
+        if deal == Deal::Forward && !self.client.stint.is_rerun_due() {
+            if let Some(rerun) = self.client.stint.rerun() {
+                rerun.spoil();
+            }
             splice.keep(start, at);
         }
         Ok(at)
@@ -190,6 +201,9 @@ impl Relay<'_> {
             rest: header.len - HEADER_LEN - body.len(),
             deal: verdict.deal,
         };
+        if verdict.deal == Deal::Forward && self.client.stint.is_rerun_due() {
+            return self.throw_away(header.tag);
+        }
         match header.tag {
             tag::READY_FOR_QUERY if verdict.deal == Deal::Read => return self.end_question(),
             tag::READY_FOR_QUERY => {
@@ -202,6 +216,10 @@ impl Relay<'_> {
                         splice.keep(at, at + header.len);
                     }
                     self.put_ready_answers(splice);
+                    if let Some(rerun) = self.client.stint.rerun() {
+                        rerun.note_answered();
+                    }
+                    splice.mark();
                     self.end_work()?;
                 }
                 return Ok(());
@@ -218,6 +236,27 @@ impl Relay<'_> {
         }
         self.put_ready_answers(splice);
         Ok(())
+    }
+
+    /// The answer of a server that was the wrong one is nobody's. When it owes nothing more, what it was
+    /// asked goes elsewhere.
+    #[cold]
+    fn throw_away(&mut self, tag: u8) -> Result<(), Outcome> {
+        self.server.pass.deal = Deal::Skip;
+        while let Some((_answer, kept)) = self.server.ledger.take_answer() {
+            self.server.journal.keep(kept);
+        }
+        if tag == tag::READY_FOR_QUERY && self.server.ledger.outstanding() == 0 {
+            return Err(self.elsewhere());
+        }
+        Ok(())
+    }
+
+    fn elsewhere(&mut self) -> Outcome {
+        match self.client.stint.take_unanswered() {
+            Some(again) => Outcome::Elsewhere(again),
+            None => ServerFault::Closed.into(),
+        }
     }
 
     /// An error that a free server sends is about that server, and nothing to its last client.
@@ -282,6 +321,16 @@ impl Relay<'_> {
             }
             // It cannot be repeated; at least the next use must not meet the same plan.
             self.server.dirty = true;
+        }
+        if let Some(rerun) = self.client.stint.rerun()
+            && rerun.takes(&error)
+        {
+            splice.back_to_mark();
+            self.server.pass.deal = Deal::Skip;
+            if error.is_fatal() {
+                return Err(self.elsewhere());
+            }
+            return Ok(());
         }
         self.counters
             .errors

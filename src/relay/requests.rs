@@ -11,7 +11,7 @@ use pooler_protocol::frontend::tag;
 use pooler_protocol::ledger::{Deal, OUTSTANDING_MAX, Request, Sent};
 use pooler_protocol::statement::Marks;
 
-use super::{Ended, Fill, HeldBack, Outcome, Relay};
+use super::{Ended, Fill, HeldBack, Outcome, Relay, Stint};
 use crate::buffer::{SCRATCH_LEN, Splice};
 use crate::error::{Refusal, ServerFault};
 
@@ -73,6 +73,9 @@ impl Relay<'_> {
         if stalled {
             return Ok(false);
         }
+        if self.is_at_end_of_stint() {
+            return self.hear_more(cx);
+        }
         if self.client.carry.len() > SCRATCH_LEN && !self.client.unread {
             return self.read_long_message(cx);
         }
@@ -82,6 +85,39 @@ impl Relay<'_> {
                 Ok(true)
             }
             Poll::Ready(Ok(Fill::End) | Err(_)) => {
+                self.client.ended = Ended::Gone;
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Whether what the client sends from here on may belong to another server.
+    #[inline]
+    fn is_at_end_of_stint(&self) -> bool {
+        match &self.client.stint {
+            Stint::Free => false,
+            Stint::Reads { left, .. } => *left == 0,
+            Stint::Block => {
+                let ledger = &self.server.ledger;
+                ledger.owes_ready() && !ledger.is_copying_in()
+            }
+        }
+    }
+
+    /// Keeps what the client says meanwhile, so that its end is seen.
+    #[cold]
+    fn hear_more(&mut self, cx: &mut Context<'_>) -> Result<bool, Outcome> {
+        if self.client.carry.len() >= SCRATCH_LEN {
+            return Ok(false);
+        }
+        match self.client.poll_read(cx, &mut self.scratch.input[..SCRATCH_LEN]) {
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.client.carry.push(&self.scratch.input[..n]);
+                self.client.unread = true;
+                Ok(true)
+            }
+            Poll::Ready(_) => {
                 self.client.ended = Ended::Gone;
                 Ok(true)
             }
@@ -159,6 +195,7 @@ impl Relay<'_> {
         }
         let mut shape = BatchShape::default();
         let used = self.enter_all(input, &mut splice, &mut shape)?;
+        self.client.stint.note_used(used);
         if was_idle && used == input.len() && self.client.ended == Ended::No {
             self.ask_behind(&shape, before, &mut splice);
         }
@@ -194,7 +231,12 @@ impl Relay<'_> {
             splice.keep(0, at);
             self.client.pass -= at;
         }
+        let limit = self.client.stint.limit();
         while let Some(header) = Header::read(&input[at..]).map_err(Refusal::client_protocol)? {
+            if at >= limit {
+                shape.is_cut_short = true;
+                break;
+            }
             if splice.put_len() > OUTPUT_LEN_MAX {
                 // Short messages can call for long statements: the rest waits until these are sent.
                 shape.is_cut_short = true;
@@ -203,7 +245,13 @@ impl Relay<'_> {
             shape.messages += 1;
             shape.ends_with_sync = header.tag == tag::SYNC;
             match self.enter(header, &input[at..], at, splice, shape)? {
-                Step::Done(n) => at += n,
+                Step::Done(n) => {
+                    at += n;
+                    if self.client.stint.is_cut_behind(header.tag) {
+                        shape.is_cut_short = true;
+                        break;
+                    }
+                }
                 Step::Last(n) => {
                     self.client.held_back = HeldBack::UntilAnswered;
                     return Ok(at + n);
@@ -355,6 +403,9 @@ impl Relay<'_> {
         self.server.replay.due = false;
         self.server.replay.running = true;
         self.counters.statements_retried.add(1);
+        if let Stint::Reads { left, .. } = &mut self.client.stint {
+            *left += batch.len();
+        }
         let carried = self.client.carry.take();
         let result = self.translate(cx, &batch);
         self.client.carry.replace(&carried);

@@ -82,11 +82,28 @@ impl Stint {
 
     /// What is to be sent elsewhere because the server is gone, if that can be done.
     #[must_use]
-    pub fn take_unanswered(&mut self) -> Option<Vec<u8>> {
+    pub fn take_unanswered(&mut self) -> Option<Again> {
+        let unsent = self.limit();
         let rerun = self.rerun()?;
         let possible = (rerun.due || !rerun.spoiled) && !rerun.kept.is_empty();
-        possible.then(|| std::mem::take(&mut rerun.kept))
+        possible.then(|| Again {
+            batches: std::mem::take(&mut rerun.kept),
+            unsent,
+            is_refused: rerun.is_refused,
+        })
     }
+}
+
+/// What is to be sent to another server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Whole batches.
+    pub batches: Vec<u8>,
+    /// Bytes at their end that the server was not sent yet: what the client said and nobody has looked at
+    /// begins with them.
+    pub unsent: usize,
+    /// The server refused the first of them as something that a replica cannot do.
+    pub is_refused: bool,
 }
 
 /// Batches that the client has no answer to yet.
@@ -97,6 +114,8 @@ pub struct Rerun {
     spoiled: bool,
     /// They are to be sent elsewhere; what the server still says to them is thrown away.
     due: bool,
+    /// They were refused as something that a replica cannot do.
+    is_refused: bool,
     /// A write is refused for good: the client has asked for a replica.
     writes_fail: bool,
 }
@@ -112,6 +131,7 @@ impl Rerun {
                 kept: batches.to_vec(),
                 spoiled: false,
                 due: false,
+                is_refused: false,
                 writes_fail,
             })
         })
@@ -139,9 +159,11 @@ impl Rerun {
     /// what the server says from here on is thrown away then.
     #[cold]
     pub(super) fn takes(&mut self, error: &ErrorView<'_>) -> bool {
-        let elsewhere = match error.sqlstate().unwrap_or_default() {
-            // A write; a temporary or unlogged table; what only a primary can do.
-            "25006" | "0A000" | "55000" => !self.writes_fail,
+        let sqlstate = error.sqlstate().unwrap_or_default();
+        // A write; a temporary or unlogged table; what only a primary can do.
+        let refused = matches!(sqlstate, "25006" | "0A000" | "55000");
+        let elsewhere = match sqlstate {
+            _ if refused => !self.writes_fail,
             // A conflict with recovery, and the goodbye of a server that stops.
             "40001" | "40P01" | "57P01" | "57P02" | "57P03" => true,
             // Cancelled: by a conflict, not by the client or a timeout.
@@ -150,6 +172,7 @@ impl Rerun {
         };
         let takes = elsewhere && !self.spoiled && !self.kept.is_empty();
         self.due |= takes;
+        self.is_refused |= takes && refused;
         takes
     }
 }
@@ -227,7 +250,8 @@ mod tests {
         let rerun = stint.rerun().expect("kept");
         rerun.spoil();
         rerun.note_answered();
-        assert_eq!(stint.take_unanswered(), Some(second));
+        let again = stint.take_unanswered().expect("kept");
+        assert_eq!((again.batches, again.unsent), (second, both.len()));
         assert_eq!(stint.take_unanswered(), None);
     }
 

@@ -21,6 +21,7 @@ use crate::buffer::{Carry, Outbox};
 use crate::net::{Address, DetachedStream, Liveness, Stream};
 
 mod absorb;
+pub mod catalogue;
 pub mod listening;
 pub mod login;
 mod suspects;

@@ -22,7 +22,7 @@ impl Session {
             return false;
         };
         if listening.needs_link() {
-            listening.use_link(self.local.link());
+            listening.use_link(self.home.link());
         }
         let mut heard = Vec::new();
         let unsent = client.outbox.len();

@@ -37,6 +37,11 @@ impl Session {
                     }
                 }
                 Order::Cancel(done) => self.cancel(done),
+                Order::Hosts(news) => {
+                    if matches!(self.hear_of_hosts(&news), Step::End) {
+                        return Step::End;
+                    }
+                }
                 Order::Notify(_) | Order::StopWaiting(_) => {}
             }
         }
@@ -48,6 +53,11 @@ impl Session {
         let size = self.local.shared().plan().settings.pool_size;
         if let Some(error) = self.local.shared().last_failure() {
             return waiting_in_vain(&error);
+        }
+        if let Some(trouble) = self.local.shared().plan().recipe.locate.trouble() {
+            return Refusal::error("53400", format!("query_wait_timeout: {trouble}"))
+                .detail(format!("This session has waited for {:.1?}.", wait.since().elapsed()))
+                .hint("See whether a host was promoted, and whether the pooler's monitor_user can log in there.");
         }
         Refusal::error(
             "53400",

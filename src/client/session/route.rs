@@ -1,0 +1,582 @@
+//! Where the next batch of a session goes: to the primary or to a replica.
+//!
+//! What decides, in this order: that the session's server is another's (rerun), a hint in the statement,
+//! a SET of the session's, its startup option, the user's and the database's `route`; then what the
+//! statements are proven to be; then which hosts may serve it. A session that has written reads from
+//! replicas again when they have replayed a position that was sampled after the write.
+//!
+//! A batch goes to one server whole. Reads behind reads travel with them; whatever else follows is looked
+//! at when they are answered.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pooler_protocol::frontend::{BindView, ParseView, Target, tag};
+use pooler_protocol::prepared::Statement;
+use pooler_protocol::route::{
+    Consistency, Hints, Reason, Route, Summary, classify, hints, summarize,
+};
+use pooler_protocol::settings::Settings;
+use pooler_protocol::statement::scan;
+
+use super::{Session, State, Step};
+use crate::client::farewell;
+use crate::client::routes::Routes;
+use crate::client::seat::{HostNews, Phase, waiting_in_vain};
+use crate::cluster::position::{Look, Position};
+use crate::cluster::select::{Place, Read};
+use crate::config::{self, ReadConsistency, Routing};
+use crate::error::{LoginError, Refusal, ServerFault};
+use crate::relay::{Again, ClientSide, Rerun, Stint, each_message, first_batch_len};
+
+/// What a session's routing depends on.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) routes: Rc<Routes>,
+    routing: Routing,
+    default_route: Route,
+    default_consistency: ReadConsistency,
+    /// The settings that `said` was read from.
+    settings: Arc<Settings>,
+    said: Said,
+    /// Looks at the primary that had been begun when its last write ended.
+    wrote: Option<Look>,
+    /// What a replica must have replayed.
+    seen: Position,
+    /// Bytes in front that were refused elsewhere, and go to the primary.
+    forced: usize,
+    /// A host that has just failed it.
+    avoid: Option<usize>,
+    /// What waits was sent to a server before.
+    tried: bool,
+    /// What runs now may write.
+    writes: bool,
+}
+
+/// What the session's settings say.
+#[derive(Debug, Default, Clone, Copy)]
+struct Said {
+    route: Option<Route>,
+    consistency: Option<Consistency>,
+    /// Transactions only read unless they say otherwise.
+    reads_only: bool,
+    /// Replicas do not serve this isolation level.
+    serializable: bool,
+}
+
+/// Why a batch goes where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is proven to read only.
+    Read,
+    /// A transaction block that says that it reads only.
+    ReadOnlyBlock,
+    /// It is a read, but the session's own write may not have reached the replicas.
+    Consistency,
+    /// It is a read, but no local replica can take it.
+    Fallback,
+    /// The session, the user or the statement says so.
+    Asked,
+    /// A replica refused it.
+    Refused,
+    /// It is not proven to be a read.
+    Unproven(Reason),
+}
+
+/// Where a batch goes.
+#[derive(Debug)]
+struct Decision {
+    place: Place,
+    stint: Stint,
+    writes: bool,
+    why: Why,
+}
+
+impl Routed {
+    pub(super) fn new(routes: Rc<Routes>, settings: &config::PoolSettings, none: &Arc<Settings>) -> Self {
+        Self {
+            routes,
+            routing: settings.routing,
+            default_route: match settings.route {
+                config::Route::Auto => Route::Auto,
+                config::Route::Primary => Route::Primary,
+                config::Route::Replica => Route::Replica,
+                config::Route::PreferReplica => Route::PreferReplica,
+            },
+            default_consistency: settings.read_consistency,
+            settings: Arc::clone(none),
+            said: Said::default(),
+            wrote: None,
+            seen: Position::default(),
+            forced: 0,
+            avoid: None,
+            tried: false,
+            writes: false,
+        }
+    }
+
+    /// Takes over what must outlive a reload.
+    pub(super) fn inherit(&mut self, old: &Self) {
+        self.wrote = old.wrote.map(|_| self.routes.cluster.looks());
+        self.seen = old.seen;
+        self.forced = old.forced;
+        self.writes = old.writes;
+    }
+
+    /// What runs has ended, or is lost.
+    #[inline]
+    pub(super) fn note_end(&mut self) {
+        self.tried = false;
+        if self.writes {
+            self.writes = false;
+            self.wrote = Some(self.routes.cluster.looks());
+        }
+    }
+
+    fn look_up_settings(&mut self, client: &ClientSide) {
+        if Arc::ptr_eq(&self.settings, &client.settings) {
+            return;
+        }
+        self.settings = Arc::clone(&client.settings);
+        let find = |name: &str| self.settings.find(name);
+        let on = |name| matches!(find(name), Some("on" | "true" | "yes" | "1"));
+        let position = find("pooler.position").and_then(Position::parse);
+        self.said = Said {
+            route: find("pooler.route").and_then(Route::parse),
+            consistency: find("pooler.consistency").and_then(Consistency::parse),
+            reads_only: on("default_transaction_read_only"),
+            serializable: find("default_transaction_isolation") == Some("serializable"),
+        };
+        self.seen = self.seen.max(position.unwrap_or_default());
+    }
+
+    /// What a replica must have replayed; nothing if that is not known yet.
+    #[inline]
+    fn must_have_seen(&mut self, consistency: Option<Consistency>) -> Option<Position> {
+        let consistent = match consistency {
+            Some(Consistency::Eventual) => false,
+            Some(Consistency::Session) => true,
+            None => self.default_consistency == ReadConsistency::Session,
+        };
+        if !consistent {
+            return Some(Position::default());
+        }
+        if let Some(look) = self.wrote {
+            self.seen = self.seen.max(self.routes.cluster.sampled_after(look)?);
+            self.wrote = None;
+        }
+        Some(self.seen)
+    }
+
+    /// Where what is at the front of `input` goes.
+    fn decide(&mut self, client: &ClientSide, input: &[u8]) -> Result<Decision, Refusal> {
+        self.look_up_settings(client);
+        if std::mem::take(&mut self.forced) > 0 {
+            return Ok(Decision::primary(Why::Refused));
+        }
+        let avoid = self.avoid.take();
+        let Some(first) = first_batch_len(input) else {
+            return Ok(Decision::primary(Why::Unproven(Reason::TooLong)));
+        };
+        let batch = self.judge(client, &input[..first]);
+        let route = batch.hints.route.or(self.said.route);
+        let route = route.unwrap_or(self.default_route);
+        let asked = route != Route::Auto;
+        let block = match batch.class {
+            Summary::Read => false,
+            Summary::Begin(begin) => {
+                let reads_only = begin.read_only.unwrap_or(self.said.reads_only);
+                let serializable = begin.serializable || self.said.serializable;
+                let goes = match route {
+                    Route::Auto => reads_only && self.routing == Routing::Auto,
+                    _ => begin.read_only != Some(false),
+                };
+                if route == Route::Primary || !goes || serializable {
+                    return Ok(Decision::primary(match asked {
+                        true => Why::Asked,
+                        false => Why::Unproven(Reason::Transaction),
+                    }));
+                }
+                true
+            }
+            Summary::Unproven(reason) if route == Route::Auto => {
+                return Ok(Decision::primary(Why::Unproven(reason)));
+            }
+            // What it leaves in the session is to be found there by its writes, too.
+            Summary::Unproven(_) if route == Route::PreferReplica && batch.suspect => {
+                return Ok(Decision::primary(Why::Asked));
+            }
+            Summary::Unproven(_) => false,
+        };
+        let explicit_only = route == Route::Auto && self.routing == Routing::Explicit;
+        if route == Route::Primary || explicit_only || client.possessions.listening.is_some() {
+            return Ok(Decision::primary(Why::Asked));
+        }
+        if self.said.serializable {
+            return Ok(Decision::primary(Why::Unproven(Reason::Transaction)));
+        }
+        let proven = batch.class == Summary::Read;
+        let len = match proven {
+            true => self.reads_len(client, input, first, batch.hints),
+            false => first,
+        };
+        let consistency = batch.hints.consistency.or(self.said.consistency);
+        let seen = self.must_have_seen(consistency);
+        let (place, why) = match seen {
+            Some(seen) => {
+                let read = Read {
+                    seen,
+                    avoid,
+                    only_replicas: route == Route::Replica,
+                };
+                match self.routes.place(read) {
+                    Some((place, true)) if asked => (place, Why::Asked),
+                    Some((place, true)) if block => (place, Why::ReadOnlyBlock),
+                    Some((place, true)) => (place, Why::Read),
+                    // A replica that has not caught up yet is no reason to go further away.
+                    Some((place, false)) if seen > Position::default() => (place, Why::Consistency),
+                    Some((place, false)) => (place, Why::Fallback),
+                    None => return Err(Refusal::no_replica(self.routes.cluster.name())),
+                }
+            }
+            None if route == Route::Replica => {
+                return Err(Refusal::no_replica(self.routes.cluster.name()));
+            }
+            None => (Place::Primary, Why::Consistency),
+        };
+        let on_replica = place != Place::Primary;
+        let stint = match (block, on_replica) {
+            (true, true) => Stint::Block,
+            (true, false) => Stint::Free,
+            (false, true) => {
+                Stint::reads(len, Rerun::new(&input[..len], route == Route::Replica))
+            }
+            (false, false) if proven => Stint::reads(len, None),
+            (false, false) => Stint::Free,
+        };
+        Ok(Decision {
+            place,
+            writes: !on_replica && !proven,
+            stint,
+            why,
+        })
+    }
+
+    /// Bytes at the front of `input` that are reads like the first batch, of `first` bytes.
+    fn reads_len(&self, client: &ClientSide, input: &[u8], first: usize, like: Hints) -> usize {
+        let mut len = first;
+        while len < input.len() {
+            let Some(next) = first_batch_len(&input[len..]) else {
+                break;
+            };
+            let batch = self.judge(client, &input[len..len + next]);
+            if batch.class != Summary::Read || batch.hints != like {
+                break;
+            }
+            len += next;
+        }
+        len
+    }
+
+    /// What the statements of a whole batch are.
+    #[inline]
+    fn judge(&self, client: &ClientSide, batch: &[u8]) -> Batch {
+        let known = self.routes.catalogue();
+        let known = known.as_ref().map(|(version, catalogue)| (*version, &**catalogue));
+        let look = |text: &[u8]| {
+            let class = classify(text, known.map(|(_, catalogue)| catalogue));
+            match summarize(&class) {
+                Summary::Read if self.routes.database.was_refused(text) => {
+                    Summary::Unproven(Reason::Refused)
+                }
+                summary => summary,
+            }
+        };
+        let mut result = Batch {
+            class: Summary::Read,
+            hints: Hints::default(),
+            suspect: false,
+        };
+        let mut parts = 0;
+        let mut note = |summary: Summary, found: Hints, suspect: bool| {
+            parts += 1;
+            result.hints = if parts == 1 { found } else { result.hints };
+            result.suspect |= suspect;
+            result.class = match (result.class, summary) {
+                (_, Summary::Begin(begin)) if parts == 1 => Summary::Begin(begin),
+                (Summary::Read, Summary::Read) => Summary::Read,
+                // A text that is prepared and run in one batch is one statement.
+                (Summary::Begin(a), Summary::Begin(b)) if a == b => Summary::Begin(a),
+                (Summary::Unproven(reason), _) | (_, Summary::Unproven(reason)) => {
+                    Summary::Unproven(reason)
+                }
+                _ => Summary::Unproven(Reason::Several),
+            };
+        };
+        let unknown = (Summary::Unproven(Reason::Unreadable), Hints::default(), true);
+        let of_statement = |statement: &Statement| {
+            let (summary, found) = match known {
+                Some((version, _)) => statement.routed(version, |text| (look(text), hints(text))),
+                None => (look(statement.query()), hints(statement.query())),
+            };
+            (summary, found, !statement.marks().is_empty())
+        };
+        let mut parsed: Option<(Vec<u8>, (Summary, Hints, bool))> = None;
+        each_message(batch, |tag, body| match tag {
+            tag::QUERY => {
+                let text = body.strip_suffix(b"\0").unwrap_or(body);
+                note(look(text), hints(text), !scan(text).is_empty());
+            }
+            tag::PARSE => {
+                let Some(view) = ParseView::read(body) else {
+                    return note(unknown.0, unknown.1, unknown.2);
+                };
+                let text = view.query();
+                let found = (look(text), hints(text), !scan(text).is_empty());
+                note(found.0, found.1, found.2);
+                parsed = Some((view.name.to_vec(), found));
+            }
+            tag::BIND => {
+                let Some(view) = BindView::read(body) else {
+                    return note(unknown.0, unknown.1, unknown.2);
+                };
+                let name = view.statement;
+                let found = match &parsed {
+                    Some((parsed, found)) if parsed == name => *found,
+                    _ => {
+                        let statement = match name {
+                            b"" => client.statements.unnamed(),
+                            name => client.statements.find(name),
+                        };
+                        statement.map_or(unknown, |s| of_statement(s))
+                    }
+                };
+                note(found.0, found.1, found.2);
+            }
+            tag::DESCRIBE if parsed.is_none() => {
+                if let Some(Target::Statement(name)) = Target::read(body)
+                    && let Some(statement) = client.statements.find(name)
+                {
+                    let found = of_statement(statement);
+                    note(found.0, found.1, found.2);
+                }
+            }
+            tag::FUNCTION_CALL => note(unknown.0, unknown.1, true),
+            _ => {}
+        });
+        if parts == 0 {
+            // A Sync by itself, a Close: whichever server.
+            result.class = Summary::Unproven(Reason::Empty);
+        }
+        result
+    }
+}
+
+/// Calls `see` with each text that `batch` runs.
+fn each_text(batch: &[u8], client: &ClientSide, mut see: impl FnMut(&[u8])) {
+    each_message(batch, |tag, body| match tag {
+        tag::QUERY => see(body.strip_suffix(b"\0").unwrap_or(body)),
+        tag::PARSE => {
+            if let Some(view) = ParseView::read(body) {
+                see(view.query());
+            }
+        }
+        tag::BIND => {
+            let named = BindView::read(body).and_then(|view| match view.statement {
+                b"" => client.statements.unnamed(),
+                name => client.statements.find(name),
+            });
+            if let Some(statement) = named {
+                see(statement.query());
+            }
+        }
+        _ => {}
+    });
+}
+
+/// What a batch is.
+struct Batch {
+    class: Summary,
+    hints: Hints,
+    /// It may leave something in the session.
+    suspect: bool,
+}
+
+impl Decision {
+    fn primary(why: Why) -> Self {
+        Self {
+            place: Place::Primary,
+            stint: Stint::Free,
+            writes: true,
+            why,
+        }
+    }
+}
+
+impl Session {
+    /// After a change of the configuration.
+    pub(super) fn look_up_routes(&mut self, settings: &config::PoolSettings) {
+        let old = self.routed.take();
+        let Some(routes) = self.hub.routes.of(&self.hub, &self.home) else {
+            return;
+        };
+        let none = self.hub.registry.commons.interners.no_settings();
+        let mut routed = Box::new(Routed::new(routes, settings, &none));
+        if let Some(old) = old {
+            routed.inherit(&old);
+        }
+        self.routed = Some(routed);
+    }
+
+    /// Joins the queue of the pool that was chosen.
+    pub(super) fn wait(&mut self) {
+        let now = Instant::now();
+        match self.local.wait(now) {
+            Ok(wait) => {
+                self.state = State::Waiting(wait);
+                self.seat.set_pool(self.local.shared());
+                self.seat.enter(Phase::Waiting, now);
+            }
+            Err(error) => self.wait_elsewhere(&error),
+        }
+    }
+
+    /// No server of the pool that was chosen will be opened: a replica's is not the only one.
+    #[cold]
+    pub(super) fn wait_elsewhere(&mut self, error: &LoginError) {
+        if Rc::ptr_eq(&self.local, &self.home) {
+            return self.refuse(&waiting_in_vain(error));
+        }
+        self.look_elsewhere();
+    }
+
+    /// Gives up its place in a queue and looks for a server anew.
+    #[cold]
+    pub(super) fn look_elsewhere(&mut self) {
+        if let Some(routed) = &mut self.routed {
+            routed.avoid = routed.routes.host_of(&self.local);
+        }
+        self.state = State::Idle;
+        self.client.stint = Stint::Free;
+        self.client.unread = !self.client.carry.is_empty();
+        self.seat.enter(Phase::Idle, Instant::now());
+    }
+
+    /// What ran has ended, or its server is lost.
+    #[inline]
+    pub(super) fn note_end(&mut self) {
+        if let Some(routed) = &mut self.routed {
+            routed.note_end();
+        }
+    }
+
+    /// A server said that it is not one for this. What it refused as a write goes to the primary, and so
+    /// does what has been elsewhere before.
+    #[cold]
+    pub(super) fn elsewhere(&mut self, again: Again) -> Step {
+        self.home.shared().plan().recipe.locate.alarm();
+        if again.is_refused {
+            let first = first_batch_len(&again.batches).unwrap_or(again.batches.len());
+            if let Some(routed) = &self.routed {
+                each_text(&again.batches[..first], &self.client, |text| {
+                    routed.routes.database.note_refused(text);
+                });
+            }
+            self.local.counters().retried_on_primary.add(1);
+        }
+        self.send_elsewhere(again);
+        if let Some(checkout) = self.take_server()
+            && let Some(proof) = checkout.reusable()
+        {
+            if checkout.needs_cleaning() {
+                farewell::clean_and_release(checkout);
+            } else {
+                checkout.release(proof, Instant::now());
+            }
+        }
+        self.seat.enter(Phase::Idle, Instant::now());
+        Step::Again
+    }
+
+    /// A replica is gone: if the client has nothing of the answer yet, another host gives it.
+    #[cold]
+    pub(super) fn lost_replica(&mut self, fault: &ServerFault) -> Option<Step> {
+        let again = self.client.stint.take_unanswered()?;
+        tracing::info!(pool = %self.local.shared().key, "server connection lost, its read goes elsewhere: {fault}");
+        self.local.shared().plan().recipe.locate.alarm();
+        self.send_elsewhere(again);
+        drop(self.take_server());
+        self.seat.enter(Phase::Idle, Instant::now());
+        Some(Step::Again)
+    }
+
+    /// What a server was sent in vain goes in front of what waits, to another server.
+    #[cold]
+    fn send_elsewhere(&mut self, again: Again) {
+        let Some(routed) = &mut self.routed else {
+            return;
+        };
+        crate::relay::forget_names(&again.batches, &mut self.client.statements);
+        if again.is_refused || routed.tried {
+            routed.forced = again.batches.len();
+        } else {
+            routed.avoid = routed.routes.host_of(&self.local);
+        }
+        routed.tried = true;
+        let mut all = again.batches;
+        let waiting = self.client.carry.take();
+        all.extend_from_slice(waiting.get(again.unsent..).unwrap_or_default());
+        self.client.carry.replace(&all);
+        self.client.unread = true;
+    }
+
+    /// Something has changed about the hosts of its cluster.
+    #[cold]
+    pub(super) fn hear_of_hosts(&mut self, news: &HostNews) -> Step {
+        let replica = self.local.shared().key.replica.clone();
+        let lost = replica.is_some() && replica.as_deref() == news.lost.as_deref();
+        match &self.state {
+            State::Waiting(_) => {
+                let read = matches!(self.client.stint, Stint::Reads { .. });
+                if lost || (read && replica.is_none()) {
+                    self.look_elsewhere();
+                }
+            }
+            State::Active(_) if lost => {
+                if let Some(step) = self.lost_replica(&ServerFault::HostLost) {
+                    return step;
+                }
+            }
+            State::Active(checkout) if replica.is_none() => {
+                let host = &checkout.identity.host;
+                if news.primary.as_ref().is_some_and(|primary| primary != host) {
+                    return self.server_lost(&ServerFault::Deposed);
+                }
+            }
+            State::Active(_) | State::Idle | State::Closing => {}
+        }
+        Step::Again
+    }
+
+    /// Decides where what is at the front of `input` goes.
+    ///
+    /// # Errors
+    /// What the client is told if it asks for what cannot be had.
+    #[inline]
+    pub(super) fn route(&mut self, input: &[u8]) -> Result<(), Refusal> {
+        let Some(routed) = &mut self.routed else {
+            return Ok(());
+        };
+        let decision = routed.decide(&self.client, input)?;
+        routed.writes = decision.writes;
+        let routes = Rc::clone(&routed.routes);
+        self.client.stint = decision.stint;
+        self.local = routes.pool(&self.hub, decision.place);
+        if matches!(decision.place, Place::Replica(_)) && self.local.shared().key.replica.is_none() {
+            // The replica is no longer in the configuration.
+            self.client.stint = Stint::Free;
+        }
+        Ok(())
+    }
+}

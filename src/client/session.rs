@@ -29,7 +29,7 @@ use super::admit::Holdings;
 use super::seat::{Phase, Seated};
 use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
-use crate::config::{OnSessionState, PoolMode};
+use crate::config::{OnSessionState, PoolMode, Routing};
 use crate::error::{Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool, Wait};
 use crate::relay::{
@@ -151,6 +151,7 @@ impl Session {
                 refuse_transactions: false,
                 leftovers: Leftovers::Keep,
                 keep_sequences: false,
+                shows_position: false,
             },
             meter: Meter::default(),
             seat,
@@ -191,6 +192,7 @@ impl Session {
                 OnSessionState::Ignore => Leftovers::Drop,
             },
             keep_sequences: settings.keep_sequences,
+            shows_position: settings.routing != Routing::Off,
         };
         self.look_up_routes(&settings);
         self.seat.set_settings(settings);

@@ -34,14 +34,9 @@ use Consequence::{Refuse, Warn};
 const STRICT_TLS: &[&str] = &["require", "verify-ca", "verify-full"];
 const NO_TLS: &str = "connections are not encrypted";
 const NO_LOOKUP: &str = "users are not looked up";
-const NO_REPLICAS: &str = "replicas serve no reads";
-const NO_MONITOR: &str = "hosts are not asked for their role";
 
 const TLS: &[Table] = &[Table::TlsClient, Table::TlsServer];
 const AUTH: &[Table] = &[Table::Auth];
-const POOLS: &[Table] = &[Table::Pooler, Table::Database, Table::User];
-const CLUSTER: &[Table] = &[Table::Cluster];
-const HOST: &[Table] = &[Table::Host];
 const LOG: &[Table] = &[Table::Log];
 const TRACING: &[Table] = &[Table::Tracing];
 
@@ -72,20 +67,6 @@ const NOT_YET: &[NotYet] = &[
     ),
     row(AUTH, "user", &[], Warn(NO_LOOKUP)),
     row(AUTH, "dbname", &[], Warn(NO_LOOKUP)),
-    row(
-        POOLS,
-        "routing",
-        &[],
-        Warn("every statement goes to the primary"),
-    ),
-    row(POOLS, "read_consistency", &[], Warn(NO_REPLICAS)),
-    row(CLUSTER, "monitor_user", &[], Warn(NO_MONITOR)),
-    row(CLUSTER, "monitor_dbname", &[], Warn(NO_MONITOR)),
-    row(CLUSTER, "monitor_interval", &[], Warn(NO_MONITOR)),
-    row(CLUSTER, "max_replica_lag", &[], Warn(NO_REPLICAS)),
-    row(CLUSTER, "max_replica_lag_bytes", &[], Warn(NO_REPLICAS)),
-    row(CLUSTER, "read_fallback", &[], Warn(NO_REPLICAS)),
-    row(HOST, "weight", &[], Warn(NO_REPLICAS)),
     row(
         LOG,
         "slow_query",

@@ -28,6 +28,7 @@ use crate::server::{Interners, Server};
 
 mod client_side;
 mod listening;
+mod position;
 mod questions;
 mod replies;
 mod requests;
@@ -37,6 +38,7 @@ mod stint;
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 pub use listening::{Heard, Listening};
 pub(crate) use questions::may_name_statement;
+pub use position::asks_position;
 pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};
 pub use stint::{Again, Rerun, Stint, each_message, first_batch_len, forget_names};
 
@@ -55,6 +57,8 @@ pub struct Rules {
     pub leftovers: Leftovers,
     /// A client that has drawn from a sequence keeps its server.
     pub keep_sequences: bool,
+    /// `SHOW pooler.position` is answered with the server's position.
+    pub shows_position: bool,
 }
 
 /// Times of the work now running, for the sweep and for the histograms.

@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 
 use pooler_protocol::backend::TransactionStatus;
 use pooler_protocol::frame::{HEADER_LEN, Header, SMALL_MESSAGE_LEN_MAX};
-use pooler_protocol::frontend::tag;
+use pooler_protocol::frontend::{tag, write_query};
 use pooler_protocol::ledger::{Deal, OUTSTANDING_MAX, Request, Sent};
 use pooler_protocol::statement::Marks;
 
+use super::position::{QUESTION, asks_position};
 use super::{Ended, Fill, HeldBack, Outcome, Relay, Stint};
 use crate::buffer::{SCRATCH_LEN, Splice};
 use crate::error::{Refusal, ServerFault};
@@ -94,10 +95,22 @@ impl Relay<'_> {
 
     /// Whether what the client sends from here on may belong to another server.
     #[inline]
-    fn is_at_end_of_stint(&self) -> bool {
+    fn is_at_end_of_stint(&mut self) -> bool {
         match &self.client.stint {
             Stint::Free => false,
-            Stint::Reads { left, .. } => *left == 0,
+            Stint::Reads { left, .. } if *left > 0 => false,
+            Stint::Reads { .. } => {
+                // A client that keeps its server has no other.
+                let possessions = &self.client.possessions;
+                let keeps = !possessions.held().is_empty()
+                    && !possessions.is_due()
+                    && !possessions.is_asked()
+                    && self.server.ledger.outstanding() == 0;
+                if keeps {
+                    self.client.stint = Stint::Free;
+                }
+                !keeps
+            }
             Stint::Block => {
                 let ledger = &self.server.ledger;
                 ledger.owes_ready() && !ledger.is_copying_in()
@@ -305,6 +318,10 @@ impl Relay<'_> {
                 self.suspect_text(text, whole, shape, splice);
                 let ops = self.forget_unnamed();
                 self.request(Request::Query, ops);
+                if self.rules.shows_position && whole && asks_position(text) {
+                    splice.put(|out| write_query(out, QUESTION));
+                    return Ok(Step::Done(here));
+                }
                 if whole && drops_statements(body) {
                     splice.keep(at, at + here);
                     return Ok(Step::Last(here));

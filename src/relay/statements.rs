@@ -11,6 +11,7 @@ use pooler_protocol::ledger::{Answer, Deal, Request, Sent};
 use pooler_protocol::prepared::{NO_STATEMENT, SERVER_NAME_PREFIX, Statement, Unnamed};
 use pooler_protocol::statement::scan;
 
+use super::position::{QUESTION, asks_position};
 use super::requests::{BatchShape, Step};
 use super::{Outcome, Relay};
 use crate::buffer::{SCRATCH_LEN, Splice};
@@ -83,6 +84,16 @@ impl Relay<'_> {
         };
         if shape.messages == 1 {
             self.forget_sequences(scan(view.query()), shape, splice);
+        }
+        if self.rules.shows_position && asks_position(view.query()) {
+            let text = [QUESTION.as_bytes(), b"\0\0\0"].concat();
+            let view = ParseView { name: view.name, text: &text };
+            if unnamed {
+                self.parse_unnamed(&view)?;
+                splice.put(|out| write_parse(out, b"", &text));
+                return Ok(Step::Done(here));
+            }
+            return self.parse_named(&view, here, splice);
         }
         if unnamed {
             self.parse_unnamed(&view)?;

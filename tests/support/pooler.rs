@@ -39,6 +39,14 @@ impl Builder {
         self
     }
 
+    /// A host of the only cluster that stands in a datacenter; more for more.
+    pub fn host_in(mut self, datacenter: &str, port: u16) -> Self {
+        self.hosts.push(format!(
+            "{{ host = \"127.0.0.1\", port = {port}, datacenter = \"{datacenter}\" }}"
+        ));
+        self
+    }
+
     /// A host of the only cluster, by the directory of its socket.
     pub fn unix_host(mut self, directory: &Path, port: u16) -> Self {
         let directory = directory.display();

@@ -266,6 +266,21 @@ impl Wire {
         }
     }
 
+    /// Everything up to and with the next ReadyForQuery, or to the end of the connection.
+    pub fn recv_to_ready_or_end(&mut self) -> Vec<Message> {
+        let mut got = Vec::new();
+        loop {
+            match self.poll() {
+                Received::Message(message) => got.push(message),
+                Received::Closed => return got,
+                Received::Silence => panic!("neither ready nor closed: {got:?}"),
+            }
+            if got.last().is_some_and(|m| m.tag == b'Z') {
+                return got;
+            }
+        }
+    }
+
     /// Everything up to the end of the connection.
     pub fn recv_to_end(&mut self) -> Vec<Message> {
         let mut got = Vec::new();

@@ -4,9 +4,9 @@ pub use summary::{Begin, PACKED_BITS, Summary, pack, unpack};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Reason { Other, TooLong, Transaction, Unreadable, Several, Empty, Refused, NoCatalogue }
+pub enum Reason { Other, TooLong, Transaction, Unreadable, Several, Empty, Refused, NoCatalogue, ThisHost }
 #[allow(missing_docs)]
-impl Reason { pub const ALL: &[Self] = &[Self::Other, Self::TooLong, Self::Transaction, Self::Unreadable, Self::Several, Self::Empty, Self::Refused, Self::NoCatalogue]; }
+impl Reason { pub const ALL: &[Self] = &[Self::Other, Self::TooLong, Self::Transaction, Self::Unreadable, Self::Several, Self::Empty, Self::Refused, Self::NoCatalogue, Self::ThisHost]; }
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Route { Auto, Primary, Replica, PreferReplica }
@@ -43,6 +43,6 @@ pub fn classify(text:&[u8], _:Option<&Catalogue>)->Summary {
 #[allow(missing_docs)]
 pub fn hints(_:&[u8])->Hints{Hints::default()}
 #[allow(missing_docs)]
-pub fn fingerprint(t:&[u8])->u64{ t.iter().fold(7,|a,b| a*31+u64::from(*b)) }
+pub fn fingerprint(t:&[u8])->u64{ t.iter().fold(7,|a,b| a.wrapping_mul(31).wrapping_add(u64::from(*b))) }
 #[allow(missing_docs)]
 pub fn summarize(c:&Summary)->Summary{*c}

@@ -28,7 +28,11 @@ use crate::cluster::position::{Look, Position};
 use crate::cluster::select::{Place, Read};
 use crate::config::{self, ReadConsistency, Routing};
 use crate::error::{LoginError, Refusal, ServerFault};
-use crate::relay::{Again, ClientSide, Rerun, Stint, each_message, first_batch_len};
+use crate::server::Interners;
+use crate::relay::{Again, ClientSide, asks_position, Rerun, Stint, each_message, first_batch_len};
+
+/// The setting that is a causal token.
+const POSITION: &str = "pooler.position";
 
 /// What a session's routing depends on.
 #[derive(Debug)]
@@ -50,8 +54,6 @@ pub(super) struct Routed {
     avoid: Option<usize>,
     /// What waits was sent to a server before.
     tried: bool,
-    /// What runs now may write.
-    writes: bool,
 }
 
 /// What the session's settings say.
@@ -89,7 +91,6 @@ pub enum Why {
 struct Decision {
     place: Place,
     stint: Stint,
-    writes: bool,
     why: Why,
 }
 
@@ -112,7 +113,6 @@ impl Routed {
             forced: 0,
             avoid: None,
             tried: false,
-            writes: false,
         }
     }
 
@@ -121,34 +121,36 @@ impl Routed {
         self.wrote = old.wrote.map(|_| self.routes.cluster.looks());
         self.seen = old.seen;
         self.forced = old.forced;
-        self.writes = old.writes;
     }
 
-    /// What runs has ended, or is lost.
+    /// What ran has ended, or is lost; it may have written.
     #[inline]
-    pub(super) fn note_end(&mut self) {
+    fn note_end(&mut self, wrote: bool) {
         self.tried = false;
-        if self.writes {
-            self.writes = false;
+        if wrote {
             self.wrote = Some(self.routes.cluster.looks());
         }
     }
 
-    fn look_up_settings(&mut self, client: &ClientSide) {
+    fn look_up_settings(&mut self, client: &mut ClientSide, interners: &Interners) {
         if Arc::ptr_eq(&self.settings, &client.settings) {
             return;
+        }
+        // Servers need not know the token.
+        if client.settings.find(POSITION).is_some() {
+            let token = client.settings.find(POSITION).and_then(Position::parse);
+            self.seen = self.seen.max(token.unwrap_or_default().end_of_last_record());
+            client.settings = interners.settings(client.settings.with(POSITION, None));
         }
         self.settings = Arc::clone(&client.settings);
         let find = |name: &str| self.settings.find(name);
         let on = |name| matches!(find(name), Some("on" | "true" | "yes" | "1"));
-        let position = find("pooler.position").and_then(Position::parse);
         self.said = Said {
             route: find("pooler.route").and_then(Route::parse),
             consistency: find("pooler.consistency").and_then(Consistency::parse),
             reads_only: on("default_transaction_read_only"),
             serializable: find("default_transaction_isolation") == Some("serializable"),
         };
-        self.seen = self.seen.max(position.unwrap_or_default());
     }
 
     /// What a replica must have replayed; nothing if that is not known yet.
@@ -170,8 +172,13 @@ impl Routed {
     }
 
     /// Where what is at the front of `input` goes.
-    fn decide(&mut self, client: &ClientSide, input: &[u8]) -> Result<Decision, Refusal> {
-        self.look_up_settings(client);
+    fn decide(
+        &mut self,
+        client: &mut ClientSide,
+        interners: &Interners,
+        input: &[u8],
+    ) -> Result<Decision, Refusal> {
+        self.look_up_settings(client, interners);
         if std::mem::take(&mut self.forced) > 0 {
             return Ok(Decision::primary(Why::Refused));
         }
@@ -201,17 +208,17 @@ impl Routed {
                 true
             }
             Summary::Unproven(reason) if route == Route::Auto => {
-                return Ok(Decision::primary(Why::Unproven(reason)));
+                return Ok(batch.on_primary(first, Why::Unproven(reason)));
             }
             // What it leaves in the session is to be found there by its writes, too.
             Summary::Unproven(_) if route == Route::PreferReplica && batch.suspect => {
-                return Ok(Decision::primary(Why::Asked));
+                return Ok(batch.on_primary(first, Why::Asked));
             }
             Summary::Unproven(_) => false,
         };
         let explicit_only = route == Route::Auto && self.routing == Routing::Explicit;
         if route == Route::Primary || explicit_only || client.possessions.listening.is_some() {
-            return Ok(Decision::primary(Why::Asked));
+            return Ok(batch.on_primary(first, Why::Asked));
         }
         if self.said.serializable {
             return Ok(Decision::primary(Why::Unproven(Reason::Transaction)));
@@ -223,44 +230,36 @@ impl Routed {
         };
         let consistency = batch.hints.consistency.or(self.said.consistency);
         let seen = self.must_have_seen(consistency);
-        let (place, why) = match seen {
-            Some(seen) => {
-                let read = Read {
-                    seen,
-                    avoid,
-                    only_replicas: route == Route::Replica,
-                };
-                match self.routes.place(read) {
-                    Some((place, true)) if asked => (place, Why::Asked),
-                    Some((place, true)) if block => (place, Why::ReadOnlyBlock),
-                    Some((place, true)) => (place, Why::Read),
-                    // A replica that has not caught up yet is no reason to go further away.
-                    Some((place, false)) if seen > Position::default() => (place, Why::Consistency),
-                    Some((place, false)) => (place, Why::Fallback),
-                    None => return Err(Refusal::no_replica(self.routes.cluster.name())),
-                }
-            }
-            None if route == Route::Replica => {
-                return Err(Refusal::no_replica(self.routes.cluster.name()));
-            }
-            None => (Place::Primary, Why::Consistency),
+        let read = |seen| Read {
+            seen,
+            avoid,
+            only_replicas: route == Route::Replica,
+        };
+        let placed = seen.and_then(|seen| self.routes.place(read(seen)));
+        let (place, why) = match placed {
+            Some((place, true)) if asked => (place, Why::Asked),
+            Some((place, true)) if block => (place, Why::ReadOnlyBlock),
+            Some((place, true)) => (place, Why::Read),
+            Some((place, false)) if seen > Some(Position::default()) => (place, Why::Consistency),
+            Some((place, false)) => (place, Why::Fallback),
+            // No replica has caught up yet, or it is not known how far one must be.
+            None if route != Route::Replica => (Place::Primary, Why::Consistency),
+            None => match self.routes.place(read(Position::default())) {
+                Some(_) if proven => (Place::Primary, Why::Consistency),
+                Some((place, _)) => (place, Why::Asked),
+                None => return Err(Refusal::no_replica(self.routes.cluster.name())),
+            },
         };
         let on_replica = place != Place::Primary;
         let stint = match (block, on_replica) {
-            (true, true) => Stint::Block,
-            (true, false) => Stint::Free,
+            (true, _) => Stint::Block,
             (false, true) => {
                 Stint::reads(len, Rerun::new(&input[..len], route == Route::Replica))
             }
             (false, false) if proven => Stint::reads(len, None),
             (false, false) => Stint::Free,
         };
-        Ok(Decision {
-            place,
-            writes: !on_replica && !proven,
-            stint,
-            why,
-        })
+        Ok(Decision { place, stint, why })
     }
 
     /// Bytes at the front of `input` that are reads like the first batch, of `first` bytes.
@@ -285,6 +284,9 @@ impl Routed {
         let known = self.routes.catalogue();
         let known = known.as_ref().map(|(version, catalogue)| (*version, &**catalogue));
         let look = |text: &[u8]| {
+            if asks_position(text) {
+                return Summary::Unproven(Reason::ThisHost);
+            }
             let class = classify(text, known.map(|(_, catalogue)| catalogue));
             match summarize(&class) {
                 Summary::Read if self.routes.database.was_refused(text) => {
@@ -297,6 +299,7 @@ impl Routed {
             class: Summary::Read,
             hints: Hints::default(),
             suspect: false,
+            is_about_session: true,
         };
         let mut parts = 0;
         let mut note = |summary: Summary, found: Hints, suspect: bool| {
@@ -322,10 +325,12 @@ impl Routed {
             };
             (summary, found, !statement.marks().is_empty())
         };
+        let mut is_about_session = true;
         let mut parsed: Option<(Vec<u8>, (Summary, Hints, bool))> = None;
         each_message(batch, |tag, body| match tag {
             tag::QUERY => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);
+                is_about_session &= changes_session_alone(text);
                 note(look(text), hints(text), !scan(text).is_empty());
             }
             tag::PARSE => {
@@ -333,6 +338,7 @@ impl Routed {
                     return note(unknown.0, unknown.1, unknown.2);
                 };
                 let text = view.query();
+                is_about_session &= changes_session_alone(text);
                 let found = (look(text), hints(text), !scan(text).is_empty());
                 note(found.0, found.1, found.2);
                 parsed = Some((view.name.to_vec(), found));
@@ -349,6 +355,8 @@ impl Routed {
                             b"" => client.statements.unnamed(),
                             name => client.statements.find(name),
                         };
+                        is_about_session &=
+                            statement.is_some_and(|s| changes_session_alone(s.query()));
                         statement.map_or(unknown, |s| of_statement(s))
                     }
                 };
@@ -365,6 +373,7 @@ impl Routed {
             tag::FUNCTION_CALL => note(unknown.0, unknown.1, true),
             _ => {}
         });
+        result.is_about_session = is_about_session;
         if parts == 0 {
             // A Sync by itself, a Close: whichever server.
             result.class = Summary::Unproven(Reason::Empty);
@@ -401,6 +410,30 @@ struct Batch {
     hints: Hints,
     /// It may leave something in the session.
     suspect: bool,
+    /// It writes nothing that another session could read.
+    is_about_session: bool,
+}
+
+/// Whether `text` is a command that changes the session and nothing else.
+fn changes_session_alone(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    let text = text.strip_suffix(b";").unwrap_or(text);
+    let end = text.iter().position(|b| !b.is_ascii_alphabetic());
+    let word = &text[..end.unwrap_or(text.len())];
+    let words = [&b"set"[..], b"reset", b"show", b"deallocate", b"listen", b"unlisten"];
+    words.iter().any(|w| word.eq_ignore_ascii_case(w)) && !text.contains(&b';')
+}
+
+impl Batch {
+    /// To the primary; what writes nothing is not taken for a write.
+    fn on_primary(&self, len: usize, why: Why) -> Decision {
+        let reads = self.class == Summary::Read || self.is_about_session;
+        let stint = if reads { Stint::reads(len, None) } else { Stint::Free };
+        Decision {
+            stint,
+            ..Decision::primary(why)
+        }
+    }
 }
 
 impl Decision {
@@ -408,7 +441,6 @@ impl Decision {
         Self {
             place: Place::Primary,
             stint: Stint::Free,
-            writes: true,
             why,
         }
     }
@@ -467,7 +499,7 @@ impl Session {
     #[inline]
     pub(super) fn note_end(&mut self) {
         if let Some(routed) = &mut self.routed {
-            routed.note_end();
+            routed.note_end(matches!(self.client.stint, Stint::Free));
         }
     }
 
@@ -568,8 +600,8 @@ impl Session {
         let Some(routed) = &mut self.routed else {
             return Ok(());
         };
-        let decision = routed.decide(&self.client, input)?;
-        routed.writes = decision.writes;
+        let interners = &self.hub.registry.commons.interners;
+        let decision = routed.decide(&mut self.client, interners, input)?;
         let routes = Rc::clone(&routed.routes);
         self.client.stint = decision.stint;
         self.local = routes.pool(&self.hub, decision.place);

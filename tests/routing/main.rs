@@ -1,0 +1,14 @@
+//! Reads on replicas, writes on the primary: a real primary with three replicas, two of them where the pooler stands.
+//!
+//! Where a statement ran is seen by `inet_server_port()`, which each host answers with its own.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod consistency;
+mod failover;
+mod overrides;
+mod scene;
+mod statements;

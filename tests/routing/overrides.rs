@@ -1,0 +1,62 @@
+//! Who says otherwise: SET, startup option, user, database.
+
+use crate::scene::{Hosts, PORT, Scene};
+
+#[test]
+fn a_session_chooses_by_set_and_by_startup_option() {
+    let scene = Scene::on(Hosts::shared(), |b| b);
+    let mut wire = scene.login();
+    wire.rows("SET pooler.route = 'primary'");
+    scene.assert_on_primary(&mut wire, PORT);
+    assert_eq!(wire.one("SHOW pooler.route"), "primary");
+    wire.rows("RESET pooler.route");
+    scene.assert_local_reads(&mut wire, PORT);
+    let mut option = scene.login_with(&[("options", "-c pooler.route=primary")]);
+    scene.assert_on_primary(&mut option, PORT);
+    // SET is stronger than the option.
+    option.rows("SET pooler.route = 'auto'");
+    scene.assert_local_reads(&mut option, PORT);
+}
+
+#[test]
+fn on_a_replica_by_choice_a_write_fails() {
+    let scene = Scene::on(Hosts::shared(), |b| b);
+    scene.sql("CREATE TABLE t (x int)");
+    let mut wire = scene.login();
+    wire.rows("SET pooler.route = 'replica'");
+    scene.assert_local_reads(&mut wire, PORT);
+    assert_eq!(wire.try_rows("INSERT INTO t VALUES (1)").unwrap_err().sqlstate(), "25006");
+    wire.rows("BEGIN");
+    assert_ne!(scene.place(&wire.one(PORT)), "primary");
+    assert_eq!(wire.try_rows("INSERT INTO t VALUES (1)").unwrap_err().sqlstate(), "25006");
+    wire.rows("ROLLBACK");
+    wire.rows("SET pooler.route = 'prefer-replica'");
+    scene.assert_local_reads(&mut wire, PORT);
+    wire.rows("INSERT INTO t VALUES (1)");
+    assert_eq!(wire.one("SELECT count(*) FROM t"), "1");
+}
+
+#[test]
+fn the_user_is_stronger_than_the_database() {
+    let scene = Scene::on(Hosts::shared(), |b| {
+        b.database("route = \"primary\"")
+            .section("[users.reporter]\nroute = \"replica\"")
+    });
+    scene.sql("CREATE ROLE reporter LOGIN");
+    let mut wire = scene.login_with(&[("options", "-c pooler.route=auto")]);
+    scene.assert_local_reads(&mut wire, PORT);
+    let mut plain = scene.login();
+    scene.assert_on_primary(&mut plain, PORT);
+    let mut reporter = scene.pooler.login("reporter", &scene.database);
+    scene.assert_local_reads(&mut reporter, PORT);
+}
+
+#[test]
+fn explicit_routing_proves_nothing_and_obeys() {
+    let scene = Scene::on(Hosts::shared(), |b| b.set("routing = \"explicit\"").database("route = \"prefer-replica\""));
+    let mut wire = scene.login();
+    wire.rows("SET pooler.route = 'auto'");
+    scene.assert_on_primary(&mut wire, PORT);
+    wire.rows("SET pooler.route = 'replica'");
+    scene.assert_local_reads(&mut wire, PORT);
+}

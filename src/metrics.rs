@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use pooler_protocol::route::Reason;
+
 /// A number that only grows, written by one thread.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -142,6 +144,74 @@ pub struct Count {
     pub ended: Counter,
 }
 
+/// Why a batch went where it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is proven to read only.
+    Read,
+    /// It begins a transaction block that reads only.
+    ReadOnlyBlock,
+    /// It is a read, but what the session wrote may not have reached the replicas.
+    Consistency,
+    /// It is a read, but no local replica can take it.
+    Fallback,
+    /// A hint, the session, the user or the database says so.
+    Asked,
+    /// A replica had it before, and could not do it.
+    Again,
+    /// It is not proven to be a read.
+    Unproven(Reason),
+}
+
+impl Why {
+    const PLAIN: [Self; 6] = [
+        Self::Read,
+        Self::ReadOnlyBlock,
+        Self::Consistency,
+        Self::Fallback,
+        Self::Asked,
+        Self::Again,
+    ];
+
+    /// How many there are.
+    pub const COUNT: usize = Self::PLAIN.len() + Reason::ALL.len();
+
+    /// All of them, each at its [`Why::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        let unproven = Reason::ALL.iter().map(|reason| Self::Unproven(*reason));
+        Self::PLAIN.into_iter().chain(unproven)
+    }
+
+    /// Its number, below [`Why::COUNT`].
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Read => 0,
+            Self::ReadOnlyBlock => 1,
+            Self::Consistency => 2,
+            Self::Fallback => 3,
+            Self::Asked => 4,
+            Self::Again => 5,
+            Self::Unproven(reason) => Self::PLAIN.len() + reason as usize,
+        }
+    }
+
+    /// As it is called in metrics and in the console.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::ReadOnlyBlock => "read_only_block",
+            Self::Consistency => "consistency",
+            Self::Fallback => "fallback",
+            Self::Asked => "asked",
+            Self::Again => "again",
+            Self::Unproven(reason) => reason.name(),
+        }
+    }
+}
+
 /// What happens in one pool on one worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -178,6 +248,8 @@ pub struct PoolCounters {
     pub errors: ErrorCounts,
     /// Batches that a replica could not do, and the primary did.
     pub retried_on_primary: Counter,
+    /// Batches that came here, by [`Why::index`].
+    pub routed: [Counter; Why::COUNT],
     /// Queries cancelled for clients, or because a client had vanished.
     pub cancels: Counter,
     /// Clients that keep a server for each of the reasons of `relay::KINDS`.
@@ -197,6 +269,18 @@ mod tests {
             );
         }
         assert_eq!((BUCKETS_US[0], BUCKETS_US[31]), (50, 60_000_000));
+    }
+
+    #[test]
+    fn reasons_are_numbered_in_their_order_and_have_different_names() {
+        let mut names: Vec<_> = Why::all().map(Why::name).collect();
+        assert_eq!(names.len(), Why::COUNT);
+        for (index, why) in Why::all().enumerate() {
+            assert_eq!(why.index(), index);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Why::COUNT);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Locate for Cluster {
                 self.call();
                 return false;
             }
+            self.note_writable();
             return true;
         }
         if is_in_recovery(welcome) && self.candidates().len() > 1 {

@@ -169,6 +169,10 @@ pub struct Cluster {
     fallback: [AtomicU8; 3],
     call: Call,
     failovers: AtomicU64,
+    /// Since when the new primary may have been one, until the first server is logged in there.
+    promoted: Mutex<Option<Instant>>,
+    /// In milliseconds: how long that took the last time.
+    failover_took: AtomicU64,
     retired: AtomicBool,
     /// Its monitor was started.
     watched: AtomicBool,
@@ -233,6 +237,8 @@ impl Cluster {
             fallback: std::array::from_fn(|_| AtomicU8::new(0)),
             call: Call::default(),
             failovers: AtomicU64::new(0),
+            promoted: Mutex::default(),
+            failover_took: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             watched: AtomicBool::new(false),
         };
@@ -294,6 +300,22 @@ impl Cluster {
     #[must_use]
     pub fn failovers(&self) -> u64 {
         self.failovers.load(Ordering::Relaxed)
+    }
+
+    /// From the last look that showed the new primary as a replica to the first server connection that
+    /// could write there, at the last failover.
+    #[must_use]
+    pub fn failover_took(&self) -> Duration {
+        Duration::from_millis(self.failover_took.load(Ordering::Relaxed))
+    }
+
+    /// A server is logged in on the primary.
+    fn note_writable(&self) {
+        if let Some(since) = lock(&self.promoted).take() {
+            let took = since.elapsed();
+            self.failover_took.store(millis(took), Ordering::Relaxed);
+            tracing::info!(cluster = %self.name, "the new primary takes writes, {took:.1?} after it was last seen to be a replica");
+        }
     }
 
     /// Looks that were begun so far: what is asked of the primary from now on has a larger number.
@@ -406,6 +428,7 @@ impl Cluster {
         if had != new {
             if old.is_some() && new.is_some() && new != old {
                 self.failovers.fetch_add(1, Ordering::Relaxed);
+                *lock(&self.promoted) = new.and_then(|new| watch.last_in_recovery(new));
             }
             changes.push(Change::Primary { old, new });
         }

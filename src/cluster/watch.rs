@@ -102,6 +102,7 @@ pub struct Verdict {
 struct View {
     pinned: Option<Role>,
     seen: Option<Observation>,
+    last_in_recovery: Option<Instant>,
     failure: Option<Failure>,
     /// Looks in a row that showed something.
     good: u32,
@@ -168,6 +169,9 @@ impl Watch {
     pub fn seen(&mut self, host: usize, look: Look, observation: Observation) {
         let view = &mut self.hosts[host];
         view.seen = Some(observation);
+        if observation.in_recovery {
+            view.last_in_recovery = Some(observation.asked);
+        }
         view.failure = None;
         view.good = view.good.saturating_add(1);
         let here = Highest {
@@ -215,6 +219,12 @@ impl Watch {
     pub fn is_blind(&self) -> bool {
         let blind = |view: &View| matches!(view.failure, Some(Failure::Blind(_)));
         self.hosts.iter().any(blind) && self.hosts.iter().all(|view| view.seen.is_none())
+    }
+
+    /// When `host` was last seen to be a replica.
+    #[must_use]
+    pub fn last_in_recovery(&self, host: usize) -> Option<Instant> {
+        self.hosts[host].last_in_recovery
     }
 
     /// Whether every host has been looked at.

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use crate::cluster::PrimaryState;
 use crate::registry::Registry;
 
+mod clusters;
 mod http;
 mod pools;
 mod process;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::metrics::{HistogramSum, OTHER_SQLSTATE, PoolCounters, SqlState};
+use crate::metrics::{HistogramSum, OTHER_SQLSTATE, PoolCounters, SqlState, Why};
 use crate::pool::{Numbers, Pool, PoolKey};
 use crate::relay::KINDS;
 
@@ -26,6 +26,8 @@ const SQLSTATES_MAX: usize = 200;
 pub(super) struct PoolSample {
     pub(super) database: String,
     pub(super) user: String,
+    /// Of a replica's pool, the replica.
+    pub(super) host: Option<Arc<str>>,
     pub(super) gauges: Gauges,
     pub(super) totals: Totals,
 }
@@ -102,6 +104,9 @@ pub(super) struct Totals {
     pub(super) statements_retried: u64,
     pub(super) errors: BTreeMap<SqlState, u64>,
     pub(super) cancels: u64,
+    pub(super) retried_on_primary: u64,
+    /// Batches that came to the pool, by `Why::index`.
+    pub(super) routed: [u64; Why::COUNT],
     /// Clients that keep a server now, by reason (see `relay::KINDS`).
     pub(super) pins: [u64; KINDS.len()],
 }
@@ -132,6 +137,10 @@ impl Totals {
         self.statements_retried += counters.statements_retried.value();
         counters.errors.add_to(&mut self.errors);
         self.cancels += counters.cancels.value();
+        self.retried_on_primary += counters.retried_on_primary.value();
+        for (sum, count) in self.routed.iter_mut().zip(&counters.routed) {
+            *sum += count.value();
+        }
         for (sum, count) in self.pins.iter_mut().zip(&counters.pins) {
             // The end first: what came in between must not make it fall below zero.
             let ended = count.ended.value();
@@ -194,6 +203,7 @@ impl Roll {
         let mut other = PoolSample {
             database: OTHER.to_owned(),
             user: OTHER.to_owned(),
+            host: None,
             gauges: Gauges::default(),
             totals: self.gone.clone(),
         };
@@ -257,6 +267,7 @@ fn own_sample(pool: &Pool, gauges: Gauges) -> PoolSample {
     PoolSample {
         database: pool.key.database.clone(),
         user: pool.key.user.clone(),
+        host: pool.key.replica.clone(),
         gauges,
         totals,
     }

@@ -119,7 +119,8 @@ fn encode_row(row: &Row, snapshot: &Snapshot, out: &mut DescriptorEncoder<'_>) -
     match row.each {
         Each::Once(emit) => emit(snapshot, &mut Series::new(&mut encoder, &[])),
         Each::Pool(emit) => snapshot.pools.iter().try_for_each(|pool| {
-            let labels = [("database", &*pool.database), ("user", &*pool.user)];
+            let mut labels = vec![("database", &*pool.database), ("user", &*pool.user)];
+            labels.extend(pool.host.as_deref().map(|host| ("host", host)));
             emit(pool, &mut Series::new(&mut encoder, &labels))
         }),
     }

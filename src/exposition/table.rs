@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::MetricType;
 
+use super::clusters;
 use super::pools::PoolSample;
 use super::process::Process;
 use super::render::{Series, Snapshot};
-use crate::cluster::PrimaryState;
 use crate::metrics::SqlState;
 use crate::relay::KINDS;
 
@@ -231,20 +231,57 @@ pub(super) static ROWS: &[Row] = &[
     gauge(
         "pooler_primary_up",
         Unit::None,
-        "Whether the last login found the cluster's primary; absent until there was one.",
-        Each::Once(primary_up),
+        "Whether the cluster's primary is known; absent until somebody has looked.",
+        Each::Once(clusters::primary_up),
     ),
     gauge(
         "pooler_host_up",
         Unit::None,
-        "1 for hosts that were reached when last tried.",
-        Each::Once(|all, out| each_primary(all, out, &[])),
+        "1 for hosts that were reached when last tried, 0 for those that were not.",
+        Each::Once(clusters::host_up),
     ),
     gauge(
         "pooler_host_role",
         Unit::None,
         "1 for the role that a host was seen in.",
-        Each::Once(|all, out| each_primary(all, out, &[("role", "primary")])),
+        Each::Once(clusters::host_role),
+    ),
+    gauge(
+        "pooler_replica_lag_seconds",
+        Unit::Seconds,
+        "For how long the primary has been known to be further than the replica.",
+        Each::Once(clusters::lag_seconds),
+    ),
+    gauge(
+        "pooler_replica_lag_bytes",
+        Unit::Bytes,
+        "How much WAL the replica has not replayed yet.",
+        Each::Once(clusters::lag_bytes),
+    ),
+    counter(
+        "pooler_failovers_total",
+        Unit::None,
+        "How often another host became the primary.",
+        Each::Once(clusters::failovers),
+    ),
+    gauge(
+        "pooler_failover_seconds",
+        Unit::Seconds,
+        "The last failover: from the last look that showed the new primary as a replica to the first \
+         server connection that could write there.",
+        Each::Once(clusters::failover_seconds),
+    ),
+    counter(
+        "pooler_routed_total",
+        Unit::None,
+        "Batches by the role and datacenter of the host that they went to, and why (routing).",
+        Each::Once(clusters::routed),
+    ),
+    counter(
+        "pooler_retried_on_primary_total",
+        Unit::None,
+        "Batches that a replica refused as a write, and the primary did.",
+        Each::Pool(|pool, out| out.counter(&[], pool.totals.retried_on_primary)),
     ),
     counter(
         "pooler_reloads_total",
@@ -333,36 +370,6 @@ fn errors(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
             ];
             out.counter(&labels, *n)?;
         }
-    }
-    Ok(())
-}
-
-fn primary_up(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
-    for cluster in all.current.clusters().values() {
-        let up = match cluster.primary_state() {
-            PrimaryState::Unknown => continue,
-            PrimaryState::Found => 1,
-            PrimaryState::Lost => 0,
-        };
-        out.gauge(&[("cluster", cluster.name())], up)?;
-    }
-    Ok(())
-}
-
-/// Hosts that were not asked yet are not guessed at: the primary is the one that is known.
-fn each_primary(all: &Snapshot, out: &mut Series<'_, '_>, more: &[(&str, &str)]) -> fmt::Result {
-    for cluster in all.current.clusters().values() {
-        let Some(host) = cluster.primary() else {
-            continue;
-        };
-        let address = host.address.to_string();
-        let mut labels = vec![
-            ("cluster", cluster.name()),
-            ("host", &*address),
-            ("datacenter", &*host.datacenter),
-        ];
-        labels.extend(more);
-        out.gauge(&labels, 1)?;
     }
     Ok(())
 }

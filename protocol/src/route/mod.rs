@@ -6,7 +6,7 @@ pub use summary::{Begin, PACKED_BITS, Summary, pack, unpack};
 #[allow(missing_docs)]
 pub enum Reason { Other, TooLong, Transaction, Unreadable, Several, Empty, Refused, NoCatalogue, ThisHost }
 #[allow(missing_docs)]
-impl Reason { pub const ALL: &[Self] = &[Self::Other, Self::TooLong, Self::Transaction, Self::Unreadable, Self::Several, Self::Empty, Self::Refused, Self::NoCatalogue, Self::ThisHost]; }
+impl Reason { pub fn name(self)->&'static str { ["other","too_long","transaction","unreadable","several","empty","refused","no_catalogue","this_host"][self as usize] } pub const ALL: &[Self] = &[Self::Other, Self::TooLong, Self::Transaction, Self::Unreadable, Self::Several, Self::Empty, Self::Refused, Self::NoCatalogue, Self::ThisHost]; }
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Route { Auto, Primary, Replica, PreferReplica }

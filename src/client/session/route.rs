@@ -27,6 +27,7 @@ use crate::client::seat::{HostNews, Phase, waiting_in_vain};
 use crate::cluster::position::{Look, Position};
 use crate::cluster::select::{Place, Read};
 use crate::config::{self, ReadConsistency, Routing};
+use crate::metrics::Why;
 use crate::error::{LoginError, Refusal, ServerFault};
 use crate::server::Interners;
 use crate::relay::{Again, ClientSide, asks_position, Rerun, Stint, each_message, first_batch_len};
@@ -65,25 +66,6 @@ struct Said {
     reads_only: bool,
     /// Replicas do not serve this isolation level.
     serializable: bool,
-}
-
-/// Why a batch goes where it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// It is proven to read only.
-    Read,
-    /// A transaction block that says that it reads only.
-    ReadOnlyBlock,
-    /// It is a read, but the session's own write may not have reached the replicas.
-    Consistency,
-    /// It is a read, but no local replica can take it.
-    Fallback,
-    /// The session, the user or the statement says so.
-    Asked,
-    /// A replica refused it.
-    Refused,
-    /// It is not proven to be a read.
-    Unproven(Reason),
 }
 
 /// Where a batch goes.
@@ -180,7 +162,7 @@ impl Routed {
     ) -> Result<Decision, Refusal> {
         self.look_up_settings(client, interners);
         if std::mem::take(&mut self.forced) > 0 {
-            return Ok(Decision::primary(Why::Refused));
+            return Ok(Decision::primary(Why::Again));
         }
         let avoid = self.avoid.take();
         let Some(first) = first_batch_len(input) else {
@@ -609,6 +591,7 @@ impl Session {
             // The replica is no longer in the configuration.
             self.client.stint = Stint::Free;
         }
+        self.local.counters().routed[decision.why.index()].add(1);
         Ok(())
     }
 }

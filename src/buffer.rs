@@ -246,7 +246,8 @@ impl<'a> Splice<'a> {
         let (put, from, to) = self.mark;
         // A run that was settled since then was the one at the mark, and perhaps more.
         let settled = self.out.len() > put && to > from;
-        self.out.truncate(if settled { put + (to - from) } else { put });
+        self.out
+            .truncate(if settled { put + (to - from) } else { put });
         (self.from, self.to) = if settled { (to, to) } else { (from, to) };
     }
 

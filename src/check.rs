@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use crate::config::{
-    AuthType, Cluster, Config, Database, HostBound, ListenAddress, PoolSettings, TLS_IN_EFFECT,
-    counted, show_duration, show_size,
+    AuthType, Cluster, Config, Database, HostBound, ListenAddress, PoolMode, PoolSettings,
+    ReadConsistency, Route, Routing, TLS_IN_EFFECT, counted, show_duration, show_size,
 };
 
 /// Files that the pooler needs besides clients and servers: listeners, log, event queues, name
@@ -161,11 +161,44 @@ fn describe_cluster(config: &Config, cluster: &Cluster, report: &mut Report) {
             format!("{:<24}{}", host.to_string(), facts.join(", ")).trim_end(),
         );
     }
+    report.line("roles", describe_monitor(cluster));
+    if config.routed(cluster).next().is_some() {
+        report.line("reads", describe_reads(config, cluster));
+    }
     let bound = HostBound::of(config, cluster);
     report.line("connections to a host", bound_sentence(&bound, cluster));
     for (database, text) in &bound.databases {
         report.line("", format!("{database}: {text}"));
     }
+}
+
+fn describe_monitor(cluster: &Cluster) -> String {
+    match &cluster.monitor_user {
+        Some(user) => format!(
+            "asked every {} as {user}, in database {}",
+            show_duration(cluster.monitor_interval),
+            cluster.monitor_dbname
+        ),
+        None => "found out by logins; no monitor_user".to_owned(),
+    }
+}
+
+fn describe_reads(config: &Config, cluster: &Cluster) -> String {
+    let here = &config.pooler.datacenter;
+    let local = match here.as_str() {
+        "" => "replicas".to_owned(),
+        here => format!("replicas in {here}"),
+    };
+    let steps = cluster
+        .read_fallback
+        .iter()
+        .map(|step| step.word().to_owned());
+    let steps: Vec<String> = std::iter::once(local).chain(steps).collect();
+    let lag = match cluster.max_replica_lag {
+        Some(lag) => format!(", at most {} behind", show_duration(lag)),
+        None => String::new(),
+    };
+    format!("{}{lag}", steps.join(", then "))
 }
 
 fn bound_sentence(bound: &HostBound, cluster: &Cluster) -> String {
@@ -202,9 +235,29 @@ fn describe_database(config: &Config, database: &Database, report: &mut Report) 
     );
     let settings = config.pool_settings(&database.name, database.user.as_deref().unwrap_or(""));
     report.line("pool", describe_pool(&settings));
+    report.line("routing", describe_routing(&settings));
     let set = config.set_by_database(&database.name);
     if !set.is_empty() {
         report.line("sets", assignments(&set));
+    }
+}
+
+fn describe_routing(settings: &PoolSettings) -> String {
+    let what = match (settings.routing, settings.pool_mode) {
+        (Routing::Off, _) => return "off: everything to the primary".to_owned(),
+        (_, PoolMode::Session) => {
+            return "none in session mode: everything to the primary".to_owned();
+        }
+        (Routing::Explicit, _) => "by hint, SET or startup option",
+        (Routing::Auto, _) => "by statement: proven reads to replicas",
+    };
+    let seen = match settings.read_consistency {
+        ReadConsistency::Session => "a session reads what it wrote",
+        ReadConsistency::Eventual => "reads may be older than the session's writes",
+    };
+    match settings.route {
+        Route::Auto => format!("{what}; {seen}"),
+        route => format!("{what}, {route} unless the session says otherwise; {seen}"),
     }
 }
 
@@ -386,12 +439,14 @@ Pooler
 
 Cluster main
   host                  10.1.0.10:5432          dc1, pinned as primary
+  roles                 found out by logins; no monitor_user
   connections to a host at most 90, bounded by max_server_connections
                         app: 80 over 2 users
                         jobs: 20, one pool as user worker
 
 Cluster other
   host                  db2:5432
+  roles                 found out by logins; no monitor_user
   connections to a host no bound: set max_server_connections in [clusters.other]
                         *: a pool for every name and user that clients ask for
 
@@ -399,17 +454,20 @@ Database * (any other name)
   on the server         the same name, cluster other
   logs in as            the client's user: a pool for each
   pool                  transaction mode, 20 server connections a host
+  routing               off: everything to the primary
 
 Database app
   on the server         the same name, cluster main
   logs in as            the client's user: a pool for each
   pool                  transaction mode, 20 server connections a host, 5 more after a wait of 5s
+  routing               off: everything to the primary
   sets                  reserve_pool_size = 5
 
 Database jobs
   on the server         jobs_v2, cluster main
   logs in as            worker, for every client: one pool
   pool                  session mode, 20 server connections a host
+  routing               off: everything to the primary
   sets                  pool_mode = session
 
 Users with settings of their own (they win over a database's)

@@ -409,7 +409,11 @@ impl Registry {
             let hosts = new.clusters[&configured.cluster].hosts();
             hosts.iter().any(|h| h.address.to_string() == replica)
         };
-        if key.replica.as_deref().is_some_and(|replica| !is_host(replica)) {
+        if key
+            .replica
+            .as_deref()
+            .is_some_and(|replica| !is_host(replica))
+        {
             pool.retire();
             return false;
         }
@@ -473,9 +477,7 @@ fn build(config: Config, old: Option<&Current>) -> Current {
     let cluster = |name: &String, new: &crate::config::Cluster| {
         let before = old.and_then(|o| Some((o.config.clusters.get(name)?, o.clusters.get(name)?)));
         match before {
-            Some((before, cluster))
-                if before.hosts == new.hosts && before.monitor_is_same(new) =>
-            {
+            Some((before, cluster)) if before.hosts == new.hosts && before.monitor_is_same(new) => {
                 cluster.set_limits(new, parallel);
                 Arc::clone(cluster)
             }

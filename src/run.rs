@@ -276,7 +276,12 @@ impl Fleet {
                 Change::Lost(_) | Change::Promoted(_) | Change::Found(_) => None,
             },
         });
-        let concerned = self.registry.pools_of(cluster).iter().map(|pool| pool.id).collect();
+        let concerned = self
+            .registry
+            .pools_of(cluster)
+            .iter()
+            .map(|pool| pool.id)
+            .collect();
         let concerned = Arc::new(concerned);
         self.tell(|| Errand::Hosts(Arc::clone(&news), Arc::clone(&concerned)));
     }

@@ -29,7 +29,11 @@ impl Cluster {
 impl Locate for Cluster {
     fn candidates(&self) -> Vec<Candidate> {
         if self.is_monitored() {
-            return self.primary().map(super::Host::candidate).into_iter().collect();
+            return self
+                .primary()
+                .map(super::Host::candidate)
+                .into_iter()
+                .collect();
         }
         let mut eligible: Vec<usize> = self.eligible().collect();
         if eligible.is_empty() {
@@ -43,7 +47,10 @@ impl Locate for Cluster {
         {
             eligible = vec![pinned];
         }
-        eligible.into_iter().map(|i| self.hosts[i].candidate()).collect()
+        eligible
+            .into_iter()
+            .map(|i| self.hosts[i].candidate())
+            .collect()
     }
 
     fn inspect(&self, address: &Address, welcome: &Welcome) -> bool {

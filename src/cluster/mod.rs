@@ -477,11 +477,13 @@ impl Cluster {
             .hosts
             .iter()
             .enumerate()
-            .map(|(at, host)| match (watch.failure(at), host.verdict().role) {
-                (Some(why), _) => format!("{}: {why}", host.address),
-                (None, Some(Role::Replica)) => format!("{} is a replica", host.address),
-                (None, _) => format!("{} has not answered yet", host.address),
-            })
+            .map(
+                |(at, host)| match (watch.failure(at), host.verdict().role) {
+                    (Some(why), _) => format!("{}: {why}", host.address),
+                    (None, Some(Role::Replica)) => format!("{} is a replica", host.address),
+                    (None, _) => format!("{} has not answered yet", host.address),
+                },
+            )
             .collect();
         Some(said.join("; "))
     }

@@ -129,7 +129,9 @@ impl Monitor {
             Some(_) => self.interval,
             None => self.interval / HURRY,
         };
-        interval.mul_f64(0.9 + 0.2 * rand::random::<f64>()).max(PAUSE_MIN)
+        interval
+            .mul_f64(0.9 + 0.2 * rand::random::<f64>())
+            .max(PAUSE_MIN)
     }
 
     /// One look. The connection is kept in `server` if it is good for another.
@@ -160,10 +162,7 @@ impl Monitor {
             database: &self.dbname,
             user: &self.user,
             credentials: &self.credentials,
-            parameters: &[(
-                "application_name".to_owned(),
-                "pooler monitor".to_owned(),
-            )],
+            parameters: &[("application_name".to_owned(), "pooler monitor".to_owned())],
             liveness: self.liveness,
             no_settings: Arc::clone(&self.no_settings),
         };
@@ -250,13 +249,26 @@ mod tests {
             Some("9"),
         ]);
         let seen = read(now, &primary).expect("a primary");
-        assert_eq!((seen.system, seen.in_recovery, seen.timeline), (u64::MAX, false, 10));
-        assert_eq!(seen.position, Position(0x300_2000), "without the header of the page");
+        assert_eq!(
+            (seen.system, seen.in_recovery, seen.timeline),
+            (u64::MAX, false, 10)
+        );
+        assert_eq!(
+            seen.position,
+            Position(0x300_2000),
+            "without the header of the page"
+        );
         let replica = row(&[Some("7"), Some("t"), None, Some("0/3002018"), Some("9")]);
         let seen = read(now, &replica).expect("a replica");
-        assert_eq!((seen.in_recovery, seen.timeline, seen.position), (true, 9, Position(0x300_2018)));
+        assert_eq!(
+            (seen.in_recovery, seen.timeline, seen.position),
+            (true, 9, Position(0x300_2018))
+        );
         let fresh = row(&[Some("7"), Some("t"), None, None, Some("1")]);
-        assert_eq!(read(now, &fresh).expect("a fresh one").position, Position(0));
+        assert_eq!(
+            read(now, &fresh).expect("a fresh one").position,
+            Position(0)
+        );
         for bad in [
             row(&[]),
             row(&[Some("x"), Some("t"), None, None, Some("1")]),

@@ -134,7 +134,18 @@ mod tests {
             assert_eq!(position.to_string(), text);
         }
         assert_eq!(Position::parse("1/a"), Some(Position(0x1_0000_000a)));
-        for bad in ["", "/", "1", "1/", "/1", "1/g", "+1/1", "1/123456789", "1/1/1", " 1/1"] {
+        for bad in [
+            "",
+            "/",
+            "1",
+            "1/",
+            "/1",
+            "1/g",
+            "+1/1",
+            "1/123456789",
+            "1/1/1",
+            " 1/1",
+        ] {
             assert_eq!(Position::parse(bad), None, "{bad:?}");
         }
     }
@@ -142,7 +153,12 @@ mod tests {
     #[test]
     fn a_page_without_records_counts_for_nothing() {
         let page = 7 * PAGE_LEN;
-        for (at, end) in [(page + 24, page), (page + 40, page), (page, page), (page + 48, page + 48)] {
+        for (at, end) in [
+            (page + 24, page),
+            (page + 40, page),
+            (page, page),
+            (page + 48, page + 48),
+        ] {
             assert_eq!(Position(at).end_of_last_record(), Position(end));
         }
     }

@@ -220,14 +220,21 @@ mod tests {
         for at in 1..4 {
             cluster.publish_for_test(at, Verdict::default());
         }
-        assert_eq!(place(&cluster, read(0)), Some(Place::Primary), "it waits there");
+        assert_eq!(
+            place(&cluster, read(0)),
+            Some(Place::Primary),
+            "it waits there"
+        );
         assert_eq!(place(&cluster, only), None);
     }
 
     #[test]
     fn who_must_see_more_than_a_replica_has_goes_to_the_primary() {
         let cluster = cluster(&[ReadFallback::RemoteReplica, ReadFallback::Primary]);
-        assert!(matches!(place(&cluster, read(100)), Some(Place::Replica(1 | 2))));
+        assert!(matches!(
+            place(&cluster, read(100)),
+            Some(Place::Replica(1 | 2))
+        ));
         assert_eq!(place(&cluster, read(101)), Some(Place::Primary));
         let avoiding = Read {
             avoid: Some(1),

@@ -182,8 +182,8 @@ impl Watch {
         match self.highest {
             // The host that was on it was set up anew.
             Some(highest) if highest.host == host => self.highest = Some(here),
-            Some(highest)
-                if highest.system == here.system && highest.timeline >= here.timeline => {}
+            Some(highest) if highest.system == here.system && highest.timeline >= here.timeline => {
+            }
             Some(highest) if highest.system != here.system => {}
             _ => self.highest = Some(here),
         }
@@ -302,7 +302,10 @@ impl Watch {
             self.primary = primary;
             self.last_primary = primary.or(self.last_primary);
         }
-        let system = self.last_primary.and_then(|p| self.hosts[p].seen).map(|s| s.system);
+        let system = self
+            .last_primary
+            .and_then(|p| self.hosts[p].seen)
+            .map(|s| s.system);
         (0..self.hosts.len())
             .map(|host| self.judge_host(host, system, now))
             .collect()
@@ -335,10 +338,16 @@ impl Watch {
             // Back only when it is clearly within the limit, so that it does not come and go.
             let factor = if view.lagging { 0.8 } else { 1.0 };
             let over = |lag: Duration, limit: Duration| lag > limit.mul_f64(factor);
-            #[expect(clippy::cast_precision_loss, reason = "a limit need not be met to the byte")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a limit need not be met to the byte"
+            )]
             let over_bytes = |lag: u64, limit: u64| lag as f64 > limit as f64 * factor;
             view.lagging = self.limits.lag.is_some_and(|l| over(verdict.lag, l))
-                || self.limits.lag_bytes.is_some_and(|l| over_bytes(verdict.lag_bytes, l));
+                || self
+                    .limits
+                    .lag_bytes
+                    .is_some_and(|l| over_bytes(verdict.lag_bytes, l));
         }
         let settled = !view.has_failed || view.good >= GOOD_LOOKS;
         let same = system.is_none_or(|system| fresh.is_some_and(|seen| seen.system == system));
@@ -363,7 +372,11 @@ impl Watch {
 /// The share of a host that has been back for this long.
 fn ramp(back_for: Duration) -> u32 {
     let passed = back_for.as_secs_f32() / SLOW_START.as_secs_f32();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 256")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 256"
+    )]
     let share = (passed.min(1.0) * 256.0) as u32;
     share.max(SLOW_START_SHARE)
 }

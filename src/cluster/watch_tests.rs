@@ -63,7 +63,11 @@ fn roles_are_what_the_hosts_say() {
     assert_eq!(scene.primary(), None);
     scene.see(0, true, 1, 100);
     assert_eq!(scene.primary(), None);
-    assert_eq!(scene.fit(), [true, false, false], "no primary, and still read from");
+    assert_eq!(
+        scene.fit(),
+        [true, false, false],
+        "no primary, and still read from"
+    );
     scene.see(1, false, 1, 100);
     scene.see(2, true, 1, 100);
     assert_eq!(scene.primary(), Some(1));
@@ -78,7 +82,12 @@ fn t68_what_was_seen_too_long_ago_counts_for_nothing() {
     assert_eq!((scene.primary(), scene.fit()), (Some(0), vec![false, true]));
     scene.now += GOOD_FOR + SECOND / 10;
     assert_eq!((scene.primary(), scene.fit()), (None, vec![false, false]));
-    assert!(scene.judge().iter().all(|v| v.role.is_none() && v.health == Health::Unknown));
+    assert!(
+        scene
+            .judge()
+            .iter()
+            .all(|v| v.role.is_none() && v.health == Health::Unknown)
+    );
     // Each host's age is its own.
     scene.see(1, true, 1, 100);
     scene.see(1, true, 1, 100);
@@ -136,11 +145,19 @@ fn t72_a_demoted_primary_gets_no_writes() {
 fn pinned_roles_hold() {
     let mut scene = Scene::pinned(&[Some(Role::Replica), Some(Role::Primary)]);
     scene.see(0, false, 3, 100);
-    assert_eq!(scene.primary(), None, "not the one that is pinned as a replica");
+    assert_eq!(
+        scene.primary(),
+        None,
+        "not the one that is pinned as a replica"
+    );
     scene.watch.set_limits(scene.watch.limits);
     scene.see(1, true, 3, 100);
     assert_eq!(scene.primary(), None);
-    assert_eq!(scene.fit(), [false, false], "nor does the other serve reads");
+    assert_eq!(
+        scene.fit(),
+        [false, false],
+        "nor does the other serve reads"
+    );
 }
 
 #[test]
@@ -171,7 +188,11 @@ fn a_replica_that_was_down_comes_back_slowly() {
     let mut scene = Scene::new(2);
     scene.see(0, false, 1, 100);
     scene.see(1, true, 1, 100);
-    assert_eq!(scene.judge()[1].share, 256, "at the start there is nothing to warm up for");
+    assert_eq!(
+        scene.judge()[1].share,
+        256,
+        "at the start there is nothing to warm up for"
+    );
     scene.down(1);
     assert_eq!(scene.judge()[1].health, Health::Down);
     scene.see(1, true, 1, 100);

@@ -146,6 +146,18 @@ impl Config {
         configured.or_else(|| self.userlist.get(user).and_then(Option::as_ref))
     }
 
+    /// The databases of `cluster` of which some statements may leave the primary.
+    pub fn routed<'a>(&'a self, cluster: &'a Cluster) -> impl Iterator<Item = &'a Database> {
+        let here = self
+            .databases
+            .values()
+            .filter(|d| d.cluster == cluster.name);
+        here.filter(|database| {
+            let mut users = self.users.keys().map(String::as_str).chain([""]);
+            users.any(|user| self.pool_settings(&database.name, user).routing != Routing::Off)
+        })
+    }
+
     /// Names of every user that is configured or in the user list, each once.
     pub fn user_names(&self) -> impl Iterator<Item = &str> {
         let listed = self

@@ -151,8 +151,15 @@ pub struct Cluster {
 impl Cluster {
     /// Whether `other` is looked at by the same user in the same way.
     pub fn monitor_is_same(&self, other: &Cluster) -> bool {
-        (&self.monitor_user, &self.monitor_dbname, self.monitor_interval)
-            == (&other.monitor_user, &other.monitor_dbname, other.monitor_interval)
+        (
+            &self.monitor_user,
+            &self.monitor_dbname,
+            self.monitor_interval,
+        ) == (
+            &other.monitor_user,
+            &other.monitor_dbname,
+            other.monitor_interval,
+        )
     }
 
     /// The host that is the primary as far as the configuration alone can tell: the one pinned as

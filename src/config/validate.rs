@@ -12,7 +12,7 @@ use super::not_yet;
 use super::reader::Document;
 use super::section::{Section, Values};
 use super::types::{Cluster, ListenAddress, TlsSide};
-use super::words::{AuthType, Role};
+use super::words::{AuthType, Role, Routing};
 
 /// Names of databases that are the console.
 pub(crate) const CONSOLE: &[&str] = &["pooler", "pgbouncer"];
@@ -22,6 +22,7 @@ pub(crate) fn check(config: &Config, document: &Document, problems: &mut Problem
     check_pooler(config, &document.pooler, problems);
     for (name, section) in &document.clusters {
         check_cluster(&config.clusters[name], section, problems);
+        check_monitor(config, &config.clusters[name], document, problems);
     }
     check_unused_clusters(config, document, problems);
     for (name, section) in &document.databases {
@@ -89,8 +90,54 @@ fn check_cluster(cluster: &Cluster, section: &Section, problems: &mut Problems) 
     }
     let fallback = "read_fallback";
     if section.sets(fallback) && cluster.read_fallback.is_empty() {
-        let message = "is empty: reads fail while no local replica can take them";
+        let message = "is empty: reads wait for the primary while no local replica can take them";
         problems.warn(section.line_of(fallback), section.place(fallback), message);
+    }
+}
+
+/// A database of `cluster` of which some statements may leave the primary.
+fn routed<'a>(config: &Config, cluster: &Cluster, document: &'a Document) -> Option<&'a str> {
+    let here = document.databases.iter();
+    let mut here = here.filter(|(name, _)| config.databases[*name].cluster == cluster.name);
+    let found = here.find(|(_, database)| {
+        let mut users = document.users.values().map(Some).chain([None]);
+        users.any(|user| {
+            let layers = [user, Some(database), Some(&document.pooler)];
+            let layers = if user.is_some() {
+                layers
+            } else {
+                [layers[1], layers[2], None]
+            };
+            Values { layers }.word("routing", Routing::from_word) != Routing::Off
+        })
+    });
+    found.map(|(name, _)| name.as_str())
+}
+
+/// Whoever routes must know the hosts, and whoever looks at them must get in.
+fn check_monitor(config: &Config, cluster: &Cluster, document: &Document, problems: &mut Problems) {
+    let section = &document.clusters[&cluster.name];
+    let key = "monitor_user";
+    let (line, place) = (section.line_of(key), section.place(key));
+    match &cluster.monitor_user {
+        None => {
+            if let Some(database) = routed(config, cluster, document) {
+                let message = format!(
+                    "is not set, so nothing is known of the replicas and every statement of {:?} goes to \
+                     the primary; name a user that the hosts let in",
+                    database
+                );
+                problems.warn(line, place, message);
+            }
+        }
+        Some(user) if config.knows_a_secret() && config.secret(user).is_none() => {
+            let message = format!(
+                "no password is known of {user:?}; add it to [users] or auth.file, unless the hosts ask \
+                 for none"
+            );
+            problems.warn(line, place, message);
+        }
+        Some(_) => {}
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) fn config(
 listen = ["127.0.0.1:{port}"]
 datacenter = "dc1"
 admin_users = ["postgres"]
+routing = "auto"
 
 [clusters.main]
 hosts = [
@@ -61,6 +62,7 @@ hosts = [
   {{ host = "127.0.0.1", port = {here}, datacenter = "dc1" }},
   {{ host = "127.0.0.1", port = {there}, datacenter = "dc2" }},
 ]
+monitor_user = "postgres"
 
 [databases."*"]
 cluster = "main"

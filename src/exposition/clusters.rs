@@ -42,7 +42,9 @@ pub(super) fn host_role(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result
 
 /// How far replicas are behind, in seconds.
 pub(super) fn lag_seconds(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
-    each_replica(all, |labels, known| out.gauge(labels, known.lag.as_secs_f64()))
+    each_replica(all, |labels, known| {
+        out.gauge(labels, known.lag.as_secs_f64())
+    })
 }
 
 /// The same in bytes.

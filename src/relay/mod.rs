@@ -37,8 +37,8 @@ mod stint;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 pub use listening::{Heard, Listening};
-pub(crate) use questions::may_name_statement;
 pub use position::asks_position;
+pub(crate) use questions::may_name_statement;
 pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};
 pub use stint::{Again, Rerun, Stint, each_message, first_batch_len, forget_names};
 

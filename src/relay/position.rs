@@ -23,10 +23,18 @@ pub fn asks_position(text: &[u8]) -> bool {
 fn is_position_question(text: &[u8]) -> bool {
     let text = text.trim_ascii_end();
     let text = text.strip_suffix(b";").unwrap_or(text).trim_ascii_end();
-    let mut words = text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
-    let show = words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"show"));
+    let mut words = text
+        .split(u8::is_ascii_whitespace)
+        .filter(|w| !w.is_empty());
+    let show = words
+        .next()
+        .is_some_and(|w| w.eq_ignore_ascii_case(b"show"));
     let name = words.next().unwrap_or_default();
-    let named = [&b"pooler.position"[..], b"\"pooler.position\"", b"\"pooler\".\"position\""];
+    let named = [
+        &b"pooler.position"[..],
+        b"\"pooler.position\"",
+        b"\"pooler\".\"position\"",
+    ];
     show && named.iter().any(|n| name.eq_ignore_ascii_case(n)) && words.next().is_none()
 }
 
@@ -36,10 +44,20 @@ mod tests {
 
     #[test]
     fn only_the_question_itself_is_meant() {
-        for text in ["SHOW pooler.position", "show  POOLER.position ;\n", "show \"pooler.position\""] {
+        for text in [
+            "SHOW pooler.position",
+            "show  POOLER.position ;\n",
+            "show \"pooler.position\"",
+        ] {
             assert!(asks_position(text.as_bytes()), "{text}");
         }
-        for text in ["SHOW pooler.positions", "SET pooler.position", "SHOW pooler.position, 1", "SELECT 1", ""] {
+        for text in [
+            "SHOW pooler.positions",
+            "SET pooler.position",
+            "SHOW pooler.position, 1",
+            "SELECT 1",
+            "",
+        ] {
             assert!(!asks_position(text.as_bytes()), "{text}");
         }
     }

@@ -124,7 +124,10 @@ impl Relay<'_> {
         if self.client.carry.len() >= SCRATCH_LEN {
             return Ok(false);
         }
-        match self.client.poll_read(cx, &mut self.scratch.input[..SCRATCH_LEN]) {
+        match self
+            .client
+            .poll_read(cx, &mut self.scratch.input[..SCRATCH_LEN])
+        {
             Poll::Ready(Ok(n)) if n > 0 => {
                 self.client.carry.push(&self.scratch.input[..n]);
                 self.client.unread = true;

@@ -87,7 +87,10 @@ impl Relay<'_> {
         }
         if self.rules.shows_position && asks_position(view.query()) {
             let text = [QUESTION.as_bytes(), b"\0\0\0"].concat();
-            let view = ParseView { name: view.name, text: &text };
+            let view = ParseView {
+                name: view.name,
+                text: &text,
+            };
             if unnamed {
                 self.parse_unnamed(&view)?;
                 splice.put(|out| write_parse(out, b"", &text));

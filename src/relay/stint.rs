@@ -242,7 +242,11 @@ mod tests {
     #[test]
     fn answered_batches_are_kept_no_more() {
         let first = message(tag::QUERY, b"SELECT 1\0");
-        let second = [message(tag::PARSE, b"\0SELECT 2\0\0\0"), message(tag::SYNC, b"")].concat();
+        let second = [
+            message(tag::PARSE, b"\0SELECT 2\0\0\0"),
+            message(tag::SYNC, b""),
+        ]
+        .concat();
         let both = [first.clone(), second.clone()].concat();
         assert_eq!(first_batch_len(&both), Some(first.len()));
         assert_eq!(first_batch_len(&second[..second.len() - 1]), None);
@@ -278,9 +282,17 @@ mod tests {
         for sqlstate in ["40001", "57P01"] {
             assert!(takes(sqlstate, "", true));
         }
-        assert!(takes("57014", "canceling statement due to conflict with recovery", true));
+        assert!(takes(
+            "57014",
+            "canceling statement due to conflict with recovery",
+            true
+        ));
         for sqlstate in ["57014", "42P01", "22012", "42501"] {
-            assert!(!takes(sqlstate, "canceling statement due to statement timeout", false));
+            assert!(!takes(
+                sqlstate,
+                "canceling statement due to statement timeout",
+                false
+            ));
         }
     }
 

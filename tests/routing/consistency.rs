@@ -79,7 +79,10 @@ fn without_it_stale_reads_are_seen() {
             wire.rows(&format!("UPDATE t SET n = {n}"));
             wire.one("SELECT n FROM t") != n.to_string()
         });
-        assert!(stale.count() > 0, "{change}: the tests beside this one prove nothing");
+        assert!(
+            stale.count() > 0,
+            "{change}: the tests beside this one prove nothing"
+        );
     }
 }
 
@@ -92,9 +95,15 @@ fn reads_are_back_on_replicas_within_two_looks_after_these_have_caught_up() {
         wire.rows("INSERT INTO t VALUES (1)");
         scene.hosts.wait_replayed();
         let caught_up = Instant::now();
-        wait_until("reads are on replicas", || scene.place(&wire.one(PORT)) != "primary");
+        wait_until("reads are on replicas", || {
+            scene.place(&wire.one(PORT)) != "primary"
+        });
         // Looks are 100 ms apart here; the bound is generous for a busy machine.
-        assert!(caught_up.elapsed() < Duration::from_secs(2), "{:?}", caught_up.elapsed());
+        assert!(
+            caught_up.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            caught_up.elapsed()
+        );
         let places = scene.places(&mut wire, PORT, 10);
         assert!(!places.contains_key("primary"), "{places:?}");
     }

@@ -35,7 +35,9 @@ fn write_on(scene: &Scene<'_>, seen: &Seen, client: usize) {
     let mut n = 0;
     while !seen.stop.load(Ordering::Relaxed) {
         n += 1;
-        wire.send(&[crate::support::query(&format!("INSERT INTO t VALUES ({client}, {n})"))]);
+        wire.send(&[crate::support::query(&format!(
+            "INSERT INTO t VALUES ({client}, {n})"
+        ))]);
         let replies = wire.recv_to_ready_or_end();
         match replies.iter().find(|m| m.tag == b'E') {
             None => {
@@ -63,7 +65,10 @@ fn read_on(scene: &Scene<'_>, seen: &Seen) {
                 seen.reads.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                seen.failed.lock().unwrap().push(format!("read: {}", error.text()));
+                seen.failed
+                    .lock()
+                    .unwrap()
+                    .push(format!("read: {}", error.text()));
                 return;
             }
         }
@@ -84,29 +89,48 @@ fn t72_a_promotion_under_load_loses_only_what_was_running_on_the_old_primary() {
                 _ => read_on(scene, seen),
             });
         }
-        wait_until("the load runs", || seen.writes.load(Ordering::Relaxed) > 100);
+        wait_until("the load runs", || {
+            seen.writes.load(Ordering::Relaxed) > 100
+        });
         scene.hosts.primary.stop(Stop::Immediate).expect("stopped");
         std::thread::sleep(Duration::from_millis(300));
         let before = seen.writes.load(Ordering::Relaxed);
         let promoting = Instant::now();
         scene.hosts.replicas[0].promote().expect("promoted");
         let promoted = Instant::now();
-        wait_until("writes go on", || seen.writes.load(Ordering::Relaxed) > before);
+        wait_until("writes go on", || {
+            seen.writes.load(Ordering::Relaxed) > before
+        });
         let first_write = promoted.elapsed();
-        println!("promotion took {:?}, first write after another {first_write:?}", promoted - promoting);
+        println!(
+            "promotion took {:?}, first write after another {first_write:?}",
+            promoted - promoting
+        );
         for other in &scene.hosts.replicas[1..] {
             other.follow(&scene.hosts.replicas[0]).expect("followed");
         }
-        let (reads, writes) = (seen.reads.load(Ordering::Relaxed), seen.writes.load(Ordering::Relaxed));
+        let (reads, writes) = (
+            seen.reads.load(Ordering::Relaxed),
+            seen.writes.load(Ordering::Relaxed),
+        );
         wait_until("reads and writes go on", || {
-            seen.reads.load(Ordering::Relaxed) > reads + 100 && seen.writes.load(Ordering::Relaxed) > writes + 100
+            seen.reads.load(Ordering::Relaxed) > reads + 100
+                && seen.writes.load(Ordering::Relaxed) > writes + 100
         });
         // The old primary comes back as if nothing had happened, and gets nothing.
         scene.hosts.primary.start_again().expect("started");
-        let old = || scene.hosts.primary.psql_in(&scene.database, "SELECT count(*) FROM t").expect("a count");
+        let old = || {
+            scene
+                .hosts
+                .primary
+                .psql_in(&scene.database, "SELECT count(*) FROM t")
+                .expect("a count")
+        };
         let there = old();
         let writes = seen.writes.load(Ordering::Relaxed);
-        wait_until("writes go on", || seen.writes.load(Ordering::Relaxed) > writes + 500);
+        wait_until("writes go on", || {
+            seen.writes.load(Ordering::Relaxed) > writes + 500
+        });
         assert_eq!(old(), there, "the old primary was written to");
         seen.stop.store(true, Ordering::Relaxed);
         first_write
@@ -137,16 +161,24 @@ fn a_replica_that_hangs_or_is_killed_is_left_and_comes_back_without_a_storm() {
         assert_ne!(scene.place(&wire.one(PORT)), "a");
         longest = longest.max(asked.elapsed());
     }
-    assert!(longest < Duration::from_secs(10), "{longest:?} of {:?}", began.elapsed());
+    assert!(
+        longest < Duration::from_secs(10),
+        "{longest:?} of {:?}",
+        began.elapsed()
+    );
     hosts.replicas[0].thaw().expect("thawed");
-    wait_until("it serves reads again", || scene.place(&wire.one(PORT)) == "a");
+    wait_until("it serves reads again", || {
+        scene.place(&wire.one(PORT)) == "a"
+    });
     // It is killed: nobody notices.
     hosts.replicas[1].crash().expect("crashed");
     for _ in 0..200 {
         assert_ne!(scene.place(&wire.one(PORT)), "b");
     }
     hosts.replicas[1].start_again().expect("started");
-    wait_until("it serves reads again", || scene.place(&wire.one(PORT)) == "b");
+    wait_until("it serves reads again", || {
+        scene.place(&wire.one(PORT)) == "b"
+    });
     // Both local ones gone: the primary is here.
     hosts.replicas[0].stop(Stop::Immediate).expect("stopped");
     hosts.replicas[1].stop(Stop::Immediate).expect("stopped");

@@ -25,10 +25,20 @@ fn on_a_replica_by_choice_a_write_fails() {
     let mut wire = scene.login();
     wire.rows("SET pooler.route = 'replica'");
     scene.assert_local_reads(&mut wire, PORT);
-    assert_eq!(wire.try_rows("INSERT INTO t VALUES (1)").unwrap_err().sqlstate(), "25006");
+    assert_eq!(
+        wire.try_rows("INSERT INTO t VALUES (1)")
+            .unwrap_err()
+            .sqlstate(),
+        "25006"
+    );
     wire.rows("BEGIN");
     assert_ne!(scene.place(&wire.one(PORT)), "primary");
-    assert_eq!(wire.try_rows("INSERT INTO t VALUES (1)").unwrap_err().sqlstate(), "25006");
+    assert_eq!(
+        wire.try_rows("INSERT INTO t VALUES (1)")
+            .unwrap_err()
+            .sqlstate(),
+        "25006"
+    );
     wire.rows("ROLLBACK");
     wire.rows("SET pooler.route = 'prefer-replica'");
     scene.assert_local_reads(&mut wire, PORT);
@@ -53,7 +63,10 @@ fn the_user_is_stronger_than_the_database() {
 
 #[test]
 fn explicit_routing_proves_nothing_and_obeys() {
-    let scene = Scene::on(Hosts::shared(), |b| b.set("routing = \"explicit\"").database("route = \"prefer-replica\""));
+    let scene = Scene::on(Hosts::shared(), |b| {
+        b.set("routing = \"explicit\"")
+            .database("route = \"prefer-replica\"")
+    });
     let mut wire = scene.login();
     wire.rows("SET pooler.route = 'auto'");
     scene.assert_on_primary(&mut wire, PORT);

@@ -48,7 +48,9 @@ impl Hosts {
 
     pub(crate) fn wait_replayed(&self) {
         for replica in &self.replicas {
-            replica.wait_for(&self.primary).expect("a replica that replays");
+            replica
+                .wait_for(&self.primary)
+                .expect("a replica that replays");
         }
     }
 }
@@ -97,7 +99,9 @@ impl<'a> Scene<'a> {
     /// Waits until reads go to replicas.
     pub(crate) fn wait_routed(&self) {
         let mut wire = self.login_with(&[("options", "-c pooler.route=prefer-replica")]);
-        wait_until("reads go to replicas", || self.place(&wire.one(PORT)) != "primary");
+        wait_until("reads go to replicas", || {
+            self.place(&wire.one(PORT)) != "primary"
+        });
         wire.leave();
     }
 
@@ -114,7 +118,12 @@ impl<'a> Scene<'a> {
     }
 
     /// Where a statement that says its port runs, `times` times.
-    pub(crate) fn places(&self, wire: &mut Wire, sql: &str, times: usize) -> BTreeMap<&'static str, usize> {
+    pub(crate) fn places(
+        &self,
+        wire: &mut Wire,
+        sql: &str,
+        times: usize,
+    ) -> BTreeMap<&'static str, usize> {
         let mut places = BTreeMap::new();
         for _ in 0..times {
             *places.entry(self.place(&wire.one(sql))).or_default() += 1;
@@ -125,12 +134,18 @@ impl<'a> Scene<'a> {
     /// Whether all `times` were on local replicas.
     pub(crate) fn assert_local_reads(&self, wire: &mut Wire, sql: &str) {
         let places = self.places(wire, sql, 20);
-        assert!(places.keys().all(|place| matches!(*place, "a" | "b")), "{sql}: {places:?}");
+        assert!(
+            places.keys().all(|place| matches!(*place, "a" | "b")),
+            "{sql}: {places:?}"
+        );
     }
 
     pub(crate) fn assert_on_primary(&self, wire: &mut Wire, sql: &str) {
         let places = self.places(wire, sql, 5);
-        assert!(places.keys().all(|place| *place == "primary"), "{sql}: {places:?}");
+        assert!(
+            places.keys().all(|place| *place == "primary"),
+            "{sql}: {places:?}"
+        );
     }
 }
 

@@ -8,11 +8,20 @@ fn reads_are_spread_over_the_local_replicas_and_writes_go_to_the_primary() {
     let scene = Scene::on(Hosts::shared(), |b| b);
     let mut wire = scene.login();
     let places = scene.places(&mut wire, PORT, 200);
-    assert!((90..=110).contains(&places["a"]) && (90..=110).contains(&places["b"]), "{places:?}");
+    assert!(
+        (90..=110).contains(&places["a"]) && (90..=110).contains(&places["b"]),
+        "{places:?}"
+    );
     wire.rows("CREATE TABLE t (x int)");
     wire.rows("INSERT INTO t VALUES (1)");
-    scene.assert_on_primary(&mut wire, "INSERT INTO t VALUES (2) RETURNING inet_server_port()");
-    scene.assert_on_primary(&mut wire, "SELECT inet_server_port() FROM t LIMIT 1 FOR UPDATE");
+    scene.assert_on_primary(
+        &mut wire,
+        "INSERT INTO t VALUES (2) RETURNING inet_server_port()",
+    );
+    scene.assert_on_primary(
+        &mut wire,
+        "SELECT inet_server_port() FROM t LIMIT 1 FOR UPDATE",
+    );
 }
 
 #[test]
@@ -27,7 +36,10 @@ fn transaction_blocks_go_where_they_say() {
     let place = scene.place(&fresh.one(PORT));
     assert!(matches!(place, "a" | "b"), "{place}");
     assert_eq!(scene.place(&fresh.one(PORT)), place, "all of it");
-    assert_eq!(fresh.try_rows("CREATE TABLE t ()").unwrap_err().sqlstate(), "25006");
+    assert_eq!(
+        fresh.try_rows("CREATE TABLE t ()").unwrap_err().sqlstate(),
+        "25006"
+    );
     fresh.rows("ROLLBACK");
     fresh.rows("CREATE TABLE t ()");
 }
@@ -46,9 +58,25 @@ fn the_extended_protocol_is_routed_in_all_its_shapes() {
     }
     // Several batches at once, reads and a write among them: each in its place, all in order.
     wire.rows("CREATE TABLE t (x int)");
-    let read = |n: &str| [parse("", &format!("SELECT '{n}'")), bind("", "", &[]), execute(""), sync()].concat();
+    let read = |n: &str| {
+        [
+            parse("", &format!("SELECT '{n}'")),
+            bind("", "", &[]),
+            execute(""),
+            sync(),
+        ]
+        .concat()
+    };
     let write = |n: &str| query(&format!("INSERT INTO t VALUES ({n}) RETURNING 'w{n}'"));
-    wire.send(&[read("r1"), read("r2"), write("1"), read("r3"), write("2"), write("3"), read("r4")]);
+    wire.send(&[
+        read("r1"),
+        read("r2"),
+        write("1"),
+        read("r3"),
+        write("2"),
+        write("3"),
+        read("r4"),
+    ]);
     let mut said = Vec::new();
     for _ in 0..7 {
         let batch = wire.recv_to_ready();
@@ -70,7 +98,12 @@ fn what_a_replica_refuses_is_done_by_the_primary_and_the_client_sees_nothing_of_
     let mut wire = scene.login();
     scene.assert_on_primary(&mut wire, "SELECT lies()");
     scene.assert_on_primary(&mut wire, "SELECT lies() /* another */");
-    wire.send(&[parse("p", "SELECT lies()"), bind("", "p", &[]), execute(""), sync()]);
+    wire.send(&[
+        parse("p", "SELECT lies()"),
+        bind("", "p", &[]),
+        execute(""),
+        sync(),
+    ]);
     let row = &wire.expect("1 2 D C Z(I)")[2];
     assert_eq!(scene.place(&row.columns()[0]), "primary");
     wire.send(&[bind("", "p", &[]), execute(""), sync()]);

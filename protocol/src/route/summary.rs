@@ -65,7 +65,9 @@ pub fn unpack(packed: u64) -> (Summary, Hints) {
         }
     };
     let hints = Hints {
-        route: Route::ALL.into_iter().find(|r| *r as u64 + 1 == packed >> 10 & 0b111),
+        route: Route::ALL
+            .into_iter()
+            .find(|r| *r as u64 + 1 == packed >> 10 & 0b111),
         consistency: Consistency::ALL
             .into_iter()
             .find(|c| *c as u64 + 1 == packed >> 13 & 0b111),

@@ -27,10 +27,10 @@ use crate::client::seat::{HostNews, Phase, waiting_in_vain};
 use crate::cluster::position::{Look, Position};
 use crate::cluster::select::{Place, Read};
 use crate::config::{self, ReadConsistency, Routing};
-use crate::metrics::Why;
 use crate::error::{LoginError, Refusal, ServerFault};
+use crate::metrics::Why;
+use crate::relay::{Again, ClientSide, Rerun, Stint, asks_position, each_message, first_batch_len};
 use crate::server::Interners;
-use crate::relay::{Again, ClientSide, asks_position, Rerun, Stint, each_message, first_batch_len};
 
 /// The setting that is a causal token.
 const POSITION: &str = "pooler.position";
@@ -77,7 +77,11 @@ struct Decision {
 }
 
 impl Routed {
-    pub(super) fn new(routes: Rc<Routes>, settings: &config::PoolSettings, none: &Arc<Settings>) -> Self {
+    pub(super) fn new(
+        routes: Rc<Routes>,
+        settings: &config::PoolSettings,
+        none: &Arc<Settings>,
+    ) -> Self {
         Self {
             routes,
             routing: settings.routing,
@@ -121,7 +125,9 @@ impl Routed {
         // Servers need not know the token.
         if client.settings.find(POSITION).is_some() {
             let token = client.settings.find(POSITION).and_then(Position::parse);
-            self.seen = self.seen.max(token.unwrap_or_default().end_of_last_record());
+            self.seen = self
+                .seen
+                .max(token.unwrap_or_default().end_of_last_record());
             client.settings = interners.settings(client.settings.with(POSITION, None));
         }
         self.settings = Arc::clone(&client.settings);
@@ -235,9 +241,7 @@ impl Routed {
         let on_replica = place != Place::Primary;
         let stint = match (block, on_replica) {
             (true, _) => Stint::Block,
-            (false, true) => {
-                Stint::reads(len, Rerun::new(&input[..len], route == Route::Replica))
-            }
+            (false, true) => Stint::reads(len, Rerun::new(&input[..len], route == Route::Replica)),
             (false, false) if proven => Stint::reads(len, None),
             (false, false) => Stint::Free,
         };
@@ -264,7 +268,9 @@ impl Routed {
     #[inline]
     fn judge(&self, client: &ClientSide, batch: &[u8]) -> Batch {
         let known = self.routes.catalogue();
-        let known = known.as_ref().map(|(version, catalogue)| (*version, &**catalogue));
+        let known = known
+            .as_ref()
+            .map(|(version, catalogue)| (*version, &**catalogue));
         let look = |text: &[u8]| {
             if asks_position(text) {
                 return Summary::Unproven(Reason::ThisHost);
@@ -299,7 +305,11 @@ impl Routed {
                 _ => Summary::Unproven(Reason::Several),
             };
         };
-        let unknown = (Summary::Unproven(Reason::Unreadable), Hints::default(), true);
+        let unknown = (
+            Summary::Unproven(Reason::Unreadable),
+            Hints::default(),
+            true,
+        );
         let of_statement = |statement: &Statement| {
             let (summary, found) = match known {
                 Some((version, _)) => statement.routed(version, |text| (look(text), hints(text))),
@@ -402,7 +412,14 @@ fn changes_session_alone(text: &[u8]) -> bool {
     let text = text.strip_suffix(b";").unwrap_or(text);
     let end = text.iter().position(|b| !b.is_ascii_alphabetic());
     let word = &text[..end.unwrap_or(text.len())];
-    let words = [&b"set"[..], b"reset", b"show", b"deallocate", b"listen", b"unlisten"];
+    let words = [
+        &b"set"[..],
+        b"reset",
+        b"show",
+        b"deallocate",
+        b"listen",
+        b"unlisten",
+    ];
     words.iter().any(|w| word.eq_ignore_ascii_case(w)) && !text.contains(&b';')
 }
 
@@ -410,7 +427,11 @@ impl Batch {
     /// To the primary; what writes nothing is not taken for a write.
     fn on_primary(&self, len: usize, why: Why) -> Decision {
         let reads = self.class == Summary::Read || self.is_about_session;
-        let stint = if reads { Stint::reads(len, None) } else { Stint::Free };
+        let stint = if reads {
+            Stint::reads(len, None)
+        } else {
+            Stint::Free
+        };
         Decision {
             stint,
             ..Decision::primary(why)
@@ -587,7 +608,8 @@ impl Session {
         let routes = Rc::clone(&routed.routes);
         self.client.stint = decision.stint;
         self.local = routes.pool(&self.hub, decision.place);
-        if matches!(decision.place, Place::Replica(_)) && self.local.shared().key.replica.is_none() {
+        if matches!(decision.place, Place::Replica(_)) && self.local.shared().key.replica.is_none()
+        {
             // The replica is no longer in the configuration.
             self.client.stint = Stint::Free;
         }

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod frontend;
 pub mod ledger;
 pub mod prepared;
+pub mod route;
 pub mod settings;
 pub mod startup;
 pub mod statement;

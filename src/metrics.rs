@@ -159,18 +159,30 @@ pub enum Why {
     Asked,
     /// A replica had it before, and could not do it.
     Again,
+    /// It is proven to read only, but a replica has refused one like it.
+    Refused,
+    /// It begins a transaction block that may write.
+    Block,
+    /// Statements of different kinds.
+    Mixed,
+    /// No statement, or not a whole batch.
+    Incomplete,
     /// It is not proven to be a read.
     Unproven(Reason),
 }
 
 impl Why {
-    const PLAIN: [Self; 6] = [
+    const PLAIN: [Self; 10] = [
         Self::Read,
         Self::ReadOnlyBlock,
         Self::Consistency,
         Self::Fallback,
         Self::Asked,
         Self::Again,
+        Self::Refused,
+        Self::Block,
+        Self::Mixed,
+        Self::Incomplete,
     ];
 
     /// How many there are.
@@ -193,6 +205,10 @@ impl Why {
             Self::Fallback => 3,
             Self::Asked => 4,
             Self::Again => 5,
+            Self::Refused => 6,
+            Self::Block => 7,
+            Self::Mixed => 8,
+            Self::Incomplete => 9,
             Self::Unproven(reason) => Self::PLAIN.len() + reason as usize,
         }
     }
@@ -207,6 +223,10 @@ impl Why {
             Self::Fallback => "fallback",
             Self::Asked => "asked",
             Self::Again => "again",
+            Self::Refused => "refused_before",
+            Self::Block => "block",
+            Self::Mixed => "mixed",
+            Self::Incomplete => "incomplete",
             Self::Unproven(reason) => reason.name(),
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct Routes {
     home: Rc<LocalPool>,
     replicas: RefCell<Vec<Option<Rc<LocalPool>>>>,
     /// The worker's own handle to the catalogue, and its version.
-    catalogue: RefCell<(u64, Option<Arc<Catalogue>>)>,
+    catalogue: RefCell<(Option<u64>, Arc<Catalogue>)>,
     turn: Cell<u32>,
 }
 
@@ -53,16 +53,18 @@ impl Routes {
         })
     }
 
-    /// What is known of the database's functions, with its version; nothing while that may have changed.
+    /// What is known of the database's functions, with its version. While that may have changed, nothing
+    /// is.
     #[inline]
-    pub(super) fn catalogue(&self) -> Option<(u64, Arc<Catalogue>)> {
+    pub(super) fn catalogue(&self) -> (Option<u64>, Arc<Catalogue>) {
         let definitions = self.home.commons().interners.definitions();
-        let version = self.database.version(definitions)?;
+        let version = self.database.version(definitions);
         let mut known = self.catalogue.borrow_mut();
         if known.0 != version {
-            *known = (version, self.database.catalogue());
+            let catalogue = version.and_then(|_| self.database.catalogue());
+            *known = (version, catalogue.unwrap_or_default());
         }
-        Some((version, Arc::clone(known.1.as_ref()?)))
+        (version, Arc::clone(&known.1))
     }
 
     /// Where a read goes; whether that is one of the first choice.

@@ -431,9 +431,12 @@ impl Pool {
             .failing_since()
             .is_some_and(|since| now - since >= patience);
         let nobody = state.servers() == state.connecting();
-        (waited >= patience && failing && nobody)
+        let failure = (waited >= patience && failing && nobody)
             .then(|| state.failure().cloned())
-            .flatten()
+            .flatten();
+        drop(state);
+        // While there is no primary nothing is tried, and what was tried before says nothing.
+        failure.filter(|_| self.plan().recipe.locate.trouble().is_none())
     }
 
     /// Since when the client waits that has waited longest.

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use pooler_protocol::backend::{read_data_row, tag};
-use pooler_protocol::route::{Catalogue, QUESTION as CATALOGUE_QUESTION};
+use pooler_protocol::route::{Builder, QUESTION as CATALOGUE_QUESTION};
 use pooler_protocol::statement::as_custom_setting;
 use pooler_protocol::vigilance::QUESTION;
 
@@ -43,6 +43,10 @@ pub(super) struct Reading {
 impl Pool {
     /// Whether it is this caller's turn to read the names; whoever is told so begins at once.
     fn begin_reading(&self, now: Instant) -> bool {
+        // A replica may not have replayed yet what was defined, and its database is the same.
+        if self.home.is_some() {
+            return false;
+        }
         let settings = &self.plan().settings;
         if !settings.inspect_functions || settings.pool_mode == PoolMode::Session {
             return false;
@@ -97,6 +101,9 @@ impl Pool {
 impl Pool {
     /// What is known of the database's functions, if it is this caller's turn to read that.
     fn begin_catalogue(&self, now: Instant) -> Option<(Arc<Database>, u64)> {
+        if self.home.is_some() {
+            return None;
+        }
         let database = self.plan().recipe.catalogue.clone()?;
         let definitions = self.commons.interners.definitions();
         let turn = database.begin_reading(definitions, now);
@@ -109,18 +116,18 @@ impl Pool {
         server: &mut Server,
         (database, definitions): (Arc<Database>, u64),
     ) -> Result<(), ServerFault> {
-        let mut rows = Catalogue::rows();
+        let mut names = Builder::default();
         let asked = server.ask(CATALOGUE_QUESTION, |tag, body| {
             if tag == tag::DATA_ROW
                 && let Some([Some(kind), Some(name)]) = read_data_row(body).as_deref()
             {
-                rows.add(kind, name);
+                names.add(kind, name);
             }
         });
         let asked = tokio::time::timeout(CATALOGUE_ASK_MAX, asked).await;
         match asked {
             Ok(Ok(())) => {
-                database.set(rows.finish(), definitions);
+                database.set(names.build(), definitions);
                 return Ok(());
             }
             Ok(Err(ServerFault::Settings(message))) => {

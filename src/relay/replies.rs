@@ -380,7 +380,22 @@ impl Relay<'_> {
             return;
         }
         let command = body.strip_suffix(b"\0").unwrap_or(body);
-        let defines = [&b"FUNCTION"[..], b"PROCEDURE", b"TRIGGER", b"VIEW", b"RULE"];
+        // Behind which something may hide that a session or a replica must not meet unawares.
+        let defines = [
+            &b"FUNCTION"[..],
+            b"PROCEDURE",
+            b"ROUTINE",
+            b"AGGREGATE",
+            b"OPERATOR",
+            b"TRIGGER",
+            b"VIEW",
+            b"RULE",
+            b"POLICY",
+            b"EXTENSION",
+            b"CAST",
+            b"TYPE",
+            b"DOMAIN",
+        ];
         if defines.iter().any(|what| command.ends_with(what)) {
             self.interners.note_definition();
         }

@@ -17,6 +17,9 @@ use pooler_protocol::route::{Catalogue, fingerprint};
 /// How long it is good for: definitions may change past the pooler, too.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
+/// It is not read more often than this, however often definitions change.
+const REST: Duration = Duration::from_secs(1);
+
 /// Shapes of statements that are remembered; beyond that the oldest memory is given up as a whole.
 const REFUSED_MAX: usize = 10_000;
 
@@ -68,8 +71,11 @@ impl Database {
     #[must_use]
     pub fn begin_reading(&self, definitions: u64, now: Instant) -> bool {
         let mut reading = lock(&self.reading);
-        let old = |at: Instant| now.saturating_duration_since(at) >= GOOD_FOR;
-        let due = reading.at.is_none_or(old) || reading.definitions != definitions;
+        let changed = reading.definitions != definitions;
+        let good_for = if changed { REST } else { GOOD_FOR };
+        let due = reading
+            .at
+            .is_none_or(|at| now.saturating_duration_since(at) >= good_for);
         if due {
             *reading = Reading {
                 at: Some(now),
@@ -87,10 +93,8 @@ impl Database {
     /// It was read; the reading began when `definitions` had been changed.
     pub fn set(&self, catalogue: Catalogue, definitions: u64) {
         let mut current = lock(&self.current);
-        if current.as_deref() != Some(&catalogue) {
-            *current = Some(Arc::new(catalogue));
-            self.raise_version();
-        }
+        *current = Some(Arc::new(catalogue));
+        self.raise_version();
         self.definitions.store(definitions, Ordering::Relaxed);
     }
 

@@ -30,13 +30,13 @@ fn nobody_reads_older_data_than_its_own_writes() {
     let mut places = BTreeMap::new();
     for n in 1..=rounds() {
         wire.rows(&format!("UPDATE t SET n = {n}"));
-        let row = &wire.rows("SELECT n, inet_server_port() FROM t")[0];
+        let row = &wire.rows("SELECT n, current_setting('port') FROM t")[0];
         assert_eq!(row[0], n.to_string(), "on {}", scene.place(&row[1]));
         *places.entry(scene.place(&row[1])).or_insert(0) += 1;
         if n % 100 == 0 {
             // So that some are read from replicas, too.
             wait_until("the replicas have caught up", || {
-                let row = &wire.rows("SELECT n, inet_server_port() FROM t")[0];
+                let row = &wire.rows("SELECT n, current_setting('port') FROM t")[0];
                 assert_eq!(row[0], n.to_string());
                 *places.entry(scene.place(&row[1])).or_insert(0) += 1;
                 scene.place(&row[1]) != "primary"
@@ -56,7 +56,7 @@ fn a_token_carries_that_to_another_session() {
         writer.rows(&format!("UPDATE t SET n = {n}"));
         let token = writer.one("SHOW pooler.position");
         reader.rows(&format!("SET pooler.position = '{token}'"));
-        let row = &reader.rows("SELECT n, inet_server_port() FROM t")[0];
+        let row = &reader.rows("SELECT n, current_setting('port') FROM t")[0];
         assert_eq!(row[0], n.to_string(), "on {}", scene.place(&row[1]));
     }
 }

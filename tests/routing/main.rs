@@ -1,6 +1,6 @@
 //! Reads on replicas, writes on the primary: a real primary with three replicas, two of them where the pooler stands.
 //!
-//! Where a statement ran is seen by `inet_server_port()`, which each host answers with its own.
+//! Where a statement ran is seen by `current_setting('port')`, which each host answers with its own.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,6 +9,7 @@ mod support;
 
 mod consistency;
 mod failover;
+mod functions;
 mod overrides;
 mod scene;
 mod statements;

@@ -73,3 +73,28 @@ fn explicit_routing_proves_nothing_and_obeys() {
     wire.rows("SET pooler.route = 'replica'");
     scene.assert_local_reads(&mut wire, PORT);
 }
+
+#[test]
+fn a_hint_is_stronger_than_all_else() {
+    let scene = Scene::on(Hosts::shared(), |b| b);
+    scene.sql("CREATE TABLE t (x int)");
+    let mut wire = scene.login();
+    scene.assert_on_primary(&mut wire, &format!("/*pooler.route='primary'*/ {PORT}"));
+    scene.assert_on_primary(
+        &mut wire,
+        &format!("{PORT} /*traceparent='00-1-1-01',pooler.route='primary'*/"),
+    );
+    wire.rows("SET pooler.route = 'primary'");
+    scene.assert_local_reads(&mut wire, &format!("{PORT} /*pooler.route='replica'*/"));
+    scene.assert_local_reads(
+        &mut wire,
+        &format!("/*pooler.route='prefer-replica'*/ {PORT}"),
+    );
+    let write = "INSERT INTO t VALUES (1) /*pooler.route='replica'*/";
+    assert_eq!(wire.try_rows(write).unwrap_err().sqlstate(), "25006");
+    // In a string it is none.
+    scene.assert_on_primary(
+        &mut wire,
+        "SELECT current_setting('port') WHERE '/*pooler.route=''replica''*/' <> ''",
+    );
+}

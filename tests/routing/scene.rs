@@ -150,4 +150,4 @@ impl<'a> Scene<'a> {
 }
 
 /// The statement that says where it runs.
-pub(crate) const PORT: &str = "SELECT inet_server_port()";
+pub(crate) const PORT: &str = "SELECT current_setting('port')";

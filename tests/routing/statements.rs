@@ -16,11 +16,11 @@ fn reads_are_spread_over_the_local_replicas_and_writes_go_to_the_primary() {
     wire.rows("INSERT INTO t VALUES (1)");
     scene.assert_on_primary(
         &mut wire,
-        "INSERT INTO t VALUES (2) RETURNING inet_server_port()",
+        "INSERT INTO t VALUES (2) RETURNING current_setting('port')",
     );
     scene.assert_on_primary(
         &mut wire,
-        "SELECT inet_server_port() FROM t LIMIT 1 FOR UPDATE",
+        "SELECT current_setting('port') FROM t LIMIT 1 FOR UPDATE",
     );
 }
 
@@ -92,8 +92,8 @@ fn what_a_replica_refuses_is_done_by_the_primary_and_the_client_sees_nothing_of_
     // A lie that PostgreSQL believes: it is called stable and calls what writes.
     scene.sql(
         "CREATE TABLE t (x int); \
-         CREATE FUNCTION writes() RETURNS int LANGUAGE sql VOLATILE AS 'INSERT INTO t VALUES (1); SELECT inet_server_port()'; \
-         CREATE FUNCTION lies() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN writes(); END'",
+         CREATE FUNCTION writes() RETURNS text LANGUAGE sql VOLATILE AS $$INSERT INTO t VALUES (1); SELECT current_setting('port')$$; \
+         CREATE FUNCTION lies() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN writes(); END'",
     );
     let mut wire = scene.login();
     scene.assert_on_primary(&mut wire, "SELECT lies()");

@@ -13,15 +13,19 @@ mod begin;
 mod catalogue;
 mod classify;
 mod explain;
+mod fingerprint;
 mod hint;
 mod keywords;
 mod lexer;
 mod question;
 mod show;
+mod summary;
 
 pub use catalogue::{Builder, Catalogue, NAMES_MAX, QUESTION};
 pub use classify::{TEXT_LEN_MAX, classify};
+pub use fingerprint::fingerprint;
 pub use hint::{Consistency, Hints, Route, hints};
+pub use summary::{PACKED_BITS, Summary, pack, unpack};
 
 /// What a text was found to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

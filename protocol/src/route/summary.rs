@@ -1,47 +1,79 @@
 //! What routing needs to know of a statement, small enough to be kept beside its text in one word.
 
-use super::{Consistency, Hints, Reason, Route};
+use super::{Consistency, Hints, Reason, Route, TransactionMode, Verdict};
 
-/// How a transaction block begins.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Begin {
-    /// What it says of itself, if anything.
-    pub read_only: Option<bool>,
-    /// It asks for the isolation level that replicas do not serve.
-    pub serializable: bool,
-}
-
-/// What a statement is.
+/// What a statement, or a batch of them, is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Summary {
     /// Proven to read only.
     Read,
     /// The beginning of a transaction block.
-    Begin(Begin),
+    Begin(TransactionMode),
+    /// No statement at all.
+    Empty,
+    /// Proven, but a replica has refused one like it.
+    Refused,
+    /// Statements of different kinds.
+    Mixed,
     /// Anything else.
     Unproven(Reason),
+}
+
+impl From<Verdict> for Summary {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Read => Self::Read,
+            Verdict::Begin(mode) => Self::Begin(mode),
+            Verdict::Empty => Self::Empty,
+            // Where its transaction is, it stays.
+            Verdict::SetTransaction(_) => Self::Unproven(Reason::Command),
+            Verdict::Unproven(doubt) => Self::Unproven(doubt.reason),
+        }
+    }
 }
 
 /// Bits of a [`Summary`] and [`Hints`] packed together.
 pub const PACKED_BITS: u32 = 16;
 
+const ROUTES: [Route; 4] = [
+    Route::Auto,
+    Route::Primary,
+    Route::Replica,
+    Route::PreferReplica,
+];
+const CONSISTENCIES: [Consistency; 2] = [Consistency::Eventual, Consistency::Session];
+const READ_ONLY: [Option<bool>; 3] = [None, Some(false), Some(true)];
+const PLAIN: [Summary; 4] = [
+    Summary::Read,
+    Summary::Empty,
+    Summary::Refused,
+    Summary::Mixed,
+];
+
+/// The place of `wanted` among `all`.
+fn place<T: PartialEq>(all: &[T], wanted: &T) -> u64 {
+    all.iter().position(|one| one == wanted).unwrap_or(0) as u64
+}
+
+/// What stands at `place`.
+fn at<T: Copy>(all: &[T], place: u64) -> Option<T> {
+    all.get(usize::try_from(place).ok()?).copied()
+}
+
 /// Packs both into [`PACKED_BITS`] bits.
 #[must_use]
 pub fn pack(summary: Summary, hints: Hints) -> u64 {
     let what = match summary {
-        Summary::Read => 0,
-        Summary::Begin(begin) => {
-            let read_only = match begin.read_only {
-                None => 0,
-                Some(false) => 1,
-                Some(true) => 2,
-            };
-            1 << 8 | read_only << 1 | u64::from(begin.serializable)
+        Summary::Begin(mode) => {
+            1 << 8 | place(&READ_ONLY, &mode.read_only) << 1 | u64::from(mode.serializable)
         }
-        Summary::Unproven(reason) => 2 << 8 | reason as u64,
+        Summary::Unproven(reason) => 2 << 8 | place(Reason::ALL, &reason),
+        plain => place(&PLAIN, &plain),
     };
-    let route = hints.route.map_or(0, |route| route as u64 + 1);
-    let consistency = hints.consistency.map_or(0, |c| c as u64 + 1);
+    let route = hints.route.map_or(0, |route| place(&ROUTES, &route) + 1);
+    let consistency = hints
+        .consistency
+        .map_or(0, |c| place(&CONSISTENCIES, &c) + 1);
     consistency << 13 | route << 10 | what
 }
 
@@ -50,27 +82,18 @@ pub fn pack(summary: Summary, hints: Hints) -> u64 {
 pub fn unpack(packed: u64) -> (Summary, Hints) {
     let what = packed & 0xff;
     let summary = match packed >> 8 & 0b11 {
-        0 => Summary::Read,
-        1 => Summary::Begin(Begin {
-            read_only: match what >> 1 {
-                1 => Some(false),
-                2 => Some(true),
-                _ => None,
-            },
+        0 => at(&PLAIN, what).unwrap_or(Summary::Mixed),
+        1 => Summary::Begin(TransactionMode {
+            read_only: at(&READ_ONLY, what >> 1).flatten(),
             serializable: what & 1 == 1,
         }),
-        _ => {
-            let reason = Reason::ALL.iter().find(|r| **r as u64 == what);
-            Summary::Unproven(reason.copied().unwrap_or(Reason::Unreadable))
-        }
+        _ => Summary::Unproven(at(Reason::ALL, what).unwrap_or(Reason::Unreadable)),
     };
+    let route = (packed >> 10 & 0b111).checked_sub(1);
+    let consistency = (packed >> 13 & 0b111).checked_sub(1);
     let hints = Hints {
-        route: Route::ALL
-            .into_iter()
-            .find(|r| *r as u64 + 1 == packed >> 10 & 0b111),
-        consistency: Consistency::ALL
-            .into_iter()
-            .find(|c| *c as u64 + 1 == packed >> 13 & 0b111),
+        route: route.and_then(|place| at(&ROUTES, place)),
+        consistency: consistency.and_then(|place| at(&CONSISTENCIES, place)),
     };
     (summary, hints)
 }
@@ -81,19 +104,18 @@ mod tests {
 
     #[test]
     fn everything_fits_one_word_and_comes_back() {
-        let mut summaries = vec![Summary::Read];
+        let mut summaries = PLAIN.to_vec();
         for read_only in [None, Some(false), Some(true)] {
             for serializable in [false, true] {
-                summaries.push(Summary::Begin(Begin {
+                summaries.push(Summary::Begin(TransactionMode {
                     read_only,
                     serializable,
                 }));
             }
         }
         summaries.extend(Reason::ALL.iter().map(|reason| Summary::Unproven(*reason)));
-        let routes = Route::ALL.map(Some).into_iter().chain([None]);
-        for route in routes {
-            for consistency in Consistency::ALL.map(Some).into_iter().chain([None]) {
+        for route in ROUTES.map(Some).into_iter().chain([None]) {
+            for consistency in CONSISTENCIES.map(Some).into_iter().chain([None]) {
                 for summary in &summaries {
                     let hints = Hints { route, consistency };
                     let packed = pack(*summary, hints);

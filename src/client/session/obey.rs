@@ -51,13 +51,13 @@ impl Session {
     fn queue_refusal(&self, wait: &Wait, limit: Duration) -> Refusal {
         let numbers = self.local.shared().numbers();
         let size = self.local.shared().plan().settings.pool_size;
-        if let Some(error) = self.local.shared().last_failure() {
-            return waiting_in_vain(&error);
-        }
         if let Some(trouble) = self.local.shared().plan().recipe.locate.trouble() {
             return Refusal::error("53400", format!("query_wait_timeout: {trouble}"))
                 .detail(format!("This session has waited for {:.1?}.", wait.since().elapsed()))
                 .hint("See whether a host was promoted, and whether the pooler's monitor_user can log in there.");
+        }
+        if let Some(error) = self.local.shared().last_failure() {
+            return waiting_in_vain(&error);
         }
         Refusal::error(
             "53400",

@@ -14,9 +14,7 @@ use std::time::Instant;
 
 use pooler_protocol::frontend::{BindView, ParseView, Target, tag};
 use pooler_protocol::prepared::Statement;
-use pooler_protocol::route::{
-    Consistency, Hints, Reason, Route, Summary, classify, hints, summarize,
-};
+use pooler_protocol::route::{Consistency, Hints, Reason, Route, Summary, classify, hints};
 use pooler_protocol::settings::Settings;
 use pooler_protocol::statement::scan;
 
@@ -134,8 +132,8 @@ impl Routed {
         let find = |name: &str| self.settings.find(name);
         let on = |name| matches!(find(name), Some("on" | "true" | "yes" | "1"));
         self.said = Said {
-            route: find("pooler.route").and_then(Route::parse),
-            consistency: find("pooler.consistency").and_then(Consistency::parse),
+            route: find(Route::SETTING).and_then(|v| Route::parse(v.as_bytes())),
+            consistency: find(Consistency::SETTING).and_then(|v| Consistency::parse(v.as_bytes())),
             reads_only: on("default_transaction_read_only"),
             serializable: find("default_transaction_isolation") == Some("serializable"),
         };
@@ -172,7 +170,7 @@ impl Routed {
         }
         let avoid = self.avoid.take();
         let Some(first) = first_batch_len(input) else {
-            return Ok(Decision::primary(Why::Unproven(Reason::TooLong)));
+            return Ok(Decision::primary(Why::Incomplete));
         };
         let batch = self.judge(client, &input[..first]);
         let route = batch.hints.route.or(self.said.route);
@@ -190,26 +188,26 @@ impl Routed {
                 if route == Route::Primary || !goes || serializable {
                     return Ok(Decision::primary(match asked {
                         true => Why::Asked,
-                        false => Why::Unproven(Reason::Transaction),
+                        false => Why::Block,
                     }));
                 }
                 true
             }
-            Summary::Unproven(reason) if route == Route::Auto => {
-                return Ok(batch.on_primary(first, Why::Unproven(reason)));
+            other if route == Route::Auto => {
+                return Ok(batch.on_primary(first, doubt(other)));
             }
             // What it leaves in the session is to be found there by its writes, too.
-            Summary::Unproven(_) if route == Route::PreferReplica && batch.suspect => {
+            _ if route == Route::PreferReplica && batch.suspect => {
                 return Ok(batch.on_primary(first, Why::Asked));
             }
-            Summary::Unproven(_) => false,
+            _ => false,
         };
         let explicit_only = route == Route::Auto && self.routing == Routing::Explicit;
         if route == Route::Primary || explicit_only || client.possessions.listening.is_some() {
             return Ok(batch.on_primary(first, Why::Asked));
         }
         if self.said.serializable {
-            return Ok(Decision::primary(Why::Unproven(Reason::Transaction)));
+            return Ok(Decision::primary(Why::Block));
         }
         let proven = batch.class == Summary::Read;
         let len = match proven {
@@ -267,19 +265,13 @@ impl Routed {
     /// What the statements of a whole batch are.
     #[inline]
     fn judge(&self, client: &ClientSide, batch: &[u8]) -> Batch {
-        let known = self.routes.catalogue();
-        let known = known
-            .as_ref()
-            .map(|(version, catalogue)| (*version, &**catalogue));
+        let (version, catalogue) = self.routes.catalogue();
         let look = |text: &[u8]| {
             if asks_position(text) {
-                return Summary::Unproven(Reason::ThisHost);
+                return Summary::Unproven(Reason::HostSetting);
             }
-            let class = classify(text, known.map(|(_, catalogue)| catalogue));
-            match summarize(&class) {
-                Summary::Read if self.routes.database.was_refused(text) => {
-                    Summary::Unproven(Reason::Refused)
-                }
+            match Summary::from(classify(text, &catalogue)) {
+                Summary::Read if self.routes.database.was_refused(text) => Summary::Refused,
                 summary => summary,
             }
         };
@@ -302,7 +294,9 @@ impl Routed {
                 (Summary::Unproven(reason), _) | (_, Summary::Unproven(reason)) => {
                     Summary::Unproven(reason)
                 }
-                _ => Summary::Unproven(Reason::Several),
+                (Summary::Empty, other) | (other, Summary::Empty) => other,
+                (Summary::Refused, _) | (_, Summary::Refused) => Summary::Refused,
+                _ => Summary::Mixed,
             };
         };
         let unknown = (
@@ -311,8 +305,8 @@ impl Routed {
             true,
         );
         let of_statement = |statement: &Statement| {
-            let (summary, found) = match known {
-                Some((version, _)) => statement.routed(version, |text| (look(text), hints(text))),
+            let (summary, found) = match version {
+                Some(version) => statement.routed(version, |text| (look(text), hints(text))),
                 None => (look(statement.query()), hints(statement.query())),
             };
             (summary, found, !statement.marks().is_empty())
@@ -368,7 +362,7 @@ impl Routed {
         result.is_about_session = is_about_session;
         if parts == 0 {
             // A Sync by itself, a Close: whichever server.
-            result.class = Summary::Unproven(Reason::Empty);
+            result.class = Summary::Empty;
         }
         result
     }
@@ -404,6 +398,18 @@ struct Batch {
     suspect: bool,
     /// It writes nothing that another session could read.
     is_about_session: bool,
+}
+
+/// Why what is no read is none.
+fn doubt(summary: Summary) -> Why {
+    match summary {
+        Summary::Read => Why::Read,
+        Summary::Begin(_) => Why::Block,
+        Summary::Empty => Why::Incomplete,
+        Summary::Refused => Why::Refused,
+        Summary::Mixed => Why::Mixed,
+        Summary::Unproven(reason) => Why::Unproven(reason),
+    }
 }
 
 /// Whether `text` is a command that changes the session and nothing else.

@@ -154,6 +154,7 @@ impl Session {
                     refuse_transactions: false,
                     leftovers: pooler::relay::Leftovers::Keep,
                     keep_sequences: false,
+                    shows_position: false,
                 },
             };
             match relay.poll(cx, fresh) {

@@ -26,6 +26,7 @@ use crate::registry::Registry;
 mod admit;
 mod attach;
 mod authenticate;
+mod batch;
 mod deadline;
 mod door;
 mod farewell;

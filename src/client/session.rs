@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use pooler_protocol::backend::{write_command_complete, write_ready_idle};
+use pooler_protocol::backend::write_ready_idle;
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::frontend::tag;
-use pooler_protocol::ledger::{Answer, Deal};
+use pooler_protocol::ledger::Deal;
 use pooler_protocol::statement::Marks;
 
 use super::admit::Holdings;
@@ -259,69 +259,6 @@ impl Session {
             Ok(Need::Leave) => Step::End,
             Err(refusal) => self.end_with(&refusal),
         }
-    }
-
-    fn answer(&mut self, answer: Answer) {
-        let outbox = &mut self.client.outbox;
-        outbox.append(|out| out.extend_from_slice(answer.bytes()));
-    }
-
-    /// Does what needs no server, and finds the first message that does.
-    #[inline]
-    fn inspect(&mut self, input: &[u8]) -> Result<Need, Refusal> {
-        let mut at = 0;
-        while let Some(header) = Header::read(&input[at..]).map_err(Refusal::client_protocol)? {
-            let here = header.len.min(input.len() - at);
-            let whole = here == header.len;
-            match header.tag {
-                tag::TERMINATE => return Ok(Need::Leave),
-                tag::SYNC if whole => {
-                    self.discarding = false;
-                    self.client.outbox.append(write_ready_idle);
-                }
-                _ if self.discarding => self.client.drop = header.len - here,
-                // PostgreSQL ignores them outside of COPY; Flush has nothing to flush.
-                tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {
-                    self.client.drop = header.len - here;
-                }
-                tag::PARSE if whole && self.is_known_parse(&input[at..], here) => {
-                    self.answer(Answer::ParseComplete);
-                }
-                tag::CLOSE
-                    if whole && self.closes_statement(&input[at + HEADER_LEN..at + here]) =>
-                {
-                    self.answer(Answer::CloseComplete);
-                }
-                tag::QUERY if whole && self.deallocates(&input[at + HEADER_LEN..at + here]) => {
-                    self.client.outbox.append(|out| {
-                        write_command_complete(out, "DEALLOCATE");
-                        write_ready_idle(out);
-                    });
-                }
-                tag::QUERY
-                | tag::PARSE
-                | tag::BIND
-                | tag::DESCRIBE
-                | tag::CLOSE
-                | tag::EXECUTE
-                | tag::FUNCTION_CALL
-                | tag::SYNC => {
-                    // A short message is waited for before a server is: a slow sender holds none.
-                    if whole || header.len > SCRATCH_LEN {
-                        return Ok(Need::Server(at));
-                    }
-                    break;
-                }
-                other => {
-                    return Err(Refusal::client_protocol(format_args!(
-                        "invalid frontend message type {other}"
-                    )));
-                }
-            }
-            at += here;
-        }
-        self.client.carry.replace(&input[at..]);
-        Ok(Need::Nothing)
     }
 
     #[inline]

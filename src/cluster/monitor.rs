@@ -229,9 +229,12 @@ mod tests {
     use super::*;
 
     fn row(columns: &[Option<&str>]) -> Vec<u8> {
-        let mut body = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
+        let mut body = u16::try_from(columns.len())
+            .expect("few")
+            .to_be_bytes()
+            .to_vec();
         for column in columns {
-            let len = column.map_or(-1, |c| i32::try_from(c.len()).unwrap());
+            let len = column.map_or(-1, |c| i32::try_from(c.len()).expect("short"));
             body.extend_from_slice(&len.to_be_bytes());
             body.extend_from_slice(column.unwrap_or_default().as_bytes());
         }

@@ -92,7 +92,7 @@ impl Cluster {
         let share = |h: &Host| u64::from(h.share().max(1));
         let total: u64 = candidates().map(|(_, h)| share(h)).sum();
         let pick = |number: u32| {
-            let mut left = total * u64::from(number) >> 32;
+            let mut left = (total * u64::from(number)) >> 32;
             candidates().find(|(_, h)| {
                 let mine = share(h);
                 let found = left < mine;

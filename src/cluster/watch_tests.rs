@@ -1,3 +1,5 @@
+//! What was seen, and what follows.
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -194,7 +194,8 @@ pub fn first_batch_len(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Calls `see` with tag and body of each whole message.
-pub fn each_message(bytes: &[u8], mut see: impl FnMut(u8, &[u8])) {
+#[inline]
+pub fn each_message<'a>(bytes: &'a [u8], mut see: impl FnMut(u8, &'a [u8])) {
     let mut at = 0;
     while let Ok(Some(header)) = Header::read(&bytes[at..]) {
         let Some(message) = bytes.get(at..at + header.len) else {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pooler::demo::postgres::Stop;
 
 use crate::scene::{Hosts, PORT, Scene};
-use crate::support::{Message, Wire, wait_until};
+use crate::support::{Message, query, wait_until};
 
 /// Sessions that write or read all the time.
 const CLIENTS: usize = 20;
@@ -35,9 +35,7 @@ fn write_on(scene: &Scene<'_>, seen: &Seen, client: usize) {
     let mut n = 0;
     while !seen.stop.load(Ordering::Relaxed) {
         n += 1;
-        wire.send(&[crate::support::query(&format!(
-            "INSERT INTO t VALUES ({client}, {n})"
-        ))]);
+        wire.send(&[query(&format!("INSERT INTO t VALUES ({client}, {n})"))]);
         let replies = wire.recv_to_ready_or_end();
         match replies.iter().find(|m| m.tag == b'E') {
             None => {
@@ -95,17 +93,12 @@ fn t72_a_promotion_under_load_loses_only_what_was_running_on_the_old_primary() {
         scene.hosts.primary.stop(Stop::Immediate).expect("stopped");
         std::thread::sleep(Duration::from_millis(300));
         let before = seen.writes.load(Ordering::Relaxed);
-        let promoting = Instant::now();
         scene.hosts.replicas[0].promote().expect("promoted");
         let promoted = Instant::now();
         wait_until("writes go on", || {
             seen.writes.load(Ordering::Relaxed) > before
         });
         let first_write = promoted.elapsed();
-        println!(
-            "promotion took {:?}, first write after another {first_write:?}",
-            promoted - promoting
-        );
         for other in &scene.hosts.replicas[1..] {
             other.follow(&scene.hosts.replicas[0]).expect("followed");
         }

@@ -59,7 +59,7 @@ fn t65_what_writes_runs_on_the_primary_however_it_hides() {
     scene.sql(HIDDEN);
     let mut wire = scene.login();
     wait_until("the functions are known", || {
-        wire.one("SELECT looks()") != ""
+        !wire.one("SELECT looks()").is_empty()
     });
     for sql in ON_PRIMARY {
         scene.assert_on_primary(&mut wire, sql);

@@ -12,13 +12,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pooler_protocol::frontend::{BindView, ParseView, Target, tag};
-use pooler_protocol::prepared::Statement;
-use pooler_protocol::route::{Consistency, Hints, Reason, Route, Summary, classify, hints};
+use pooler_protocol::route::{Consistency, Hints, Route, Summary};
 use pooler_protocol::settings::Settings;
-use pooler_protocol::statement::scan;
 
 use super::{Session, State, Step};
+use crate::client::batch::{Batch, each_text};
 use crate::client::farewell;
 use crate::client::routes::Routes;
 use crate::client::seat::{HostNews, Phase, waiting_in_vain};
@@ -27,7 +25,7 @@ use crate::cluster::select::{Place, Read};
 use crate::config::{self, ReadConsistency, Routing};
 use crate::error::{LoginError, Refusal, ServerFault};
 use crate::metrics::Why;
-use crate::relay::{Again, ClientSide, Rerun, Stint, asks_position, each_message, first_batch_len};
+use crate::relay::{Again, ClientSide, Rerun, Stint, first_batch_len};
 use crate::server::Interners;
 
 /// The setting that is a causal token.
@@ -172,7 +170,7 @@ impl Routed {
         let Some(first) = first_batch_len(input) else {
             return Ok(Decision::primary(Why::Incomplete));
         };
-        let batch = self.judge(client, &input[..first]);
+        let batch = Batch::judge(&input[..first], &client.statements, &self.routes);
         let route = batch.hints.route.or(self.said.route);
         let route = route.unwrap_or(self.default_route);
         let asked = route != Route::Auto;
@@ -193,18 +191,18 @@ impl Routed {
                 }
                 true
             }
-            other if route == Route::Auto => {
-                return Ok(batch.on_primary(first, doubt(other)));
+            _ if route == Route::Auto => {
+                return Ok(Decision::on_primary(&batch, first, batch.why()));
             }
             // What it leaves in the session is to be found there by its writes, too.
             _ if route == Route::PreferReplica && batch.suspect => {
-                return Ok(batch.on_primary(first, Why::Asked));
+                return Ok(Decision::on_primary(&batch, first, Why::Asked));
             }
             _ => false,
         };
         let explicit_only = route == Route::Auto && self.routing == Routing::Explicit;
         if route == Route::Primary || explicit_only || client.possessions.listening.is_some() {
-            return Ok(batch.on_primary(first, Why::Asked));
+            return Ok(Decision::on_primary(&batch, first, Why::Asked));
         }
         if self.said.serializable {
             return Ok(Decision::primary(Why::Block));
@@ -253,7 +251,7 @@ impl Routed {
             let Some(next) = first_batch_len(&input[len..]) else {
                 break;
             };
-            let batch = self.judge(client, &input[len..len + next]);
+            let batch = Batch::judge(&input[len..len + next], &client.statements, &self.routes);
             if batch.class != Summary::Read || batch.hints != like {
                 break;
             }
@@ -261,191 +259,23 @@ impl Routed {
         }
         len
     }
-
-    /// What the statements of a whole batch are.
-    #[inline]
-    fn judge(&self, client: &ClientSide, batch: &[u8]) -> Batch {
-        let (version, catalogue) = self.routes.catalogue();
-        let look = |text: &[u8]| {
-            if asks_position(text) {
-                return Summary::Unproven(Reason::HostSetting);
-            }
-            match Summary::from(classify(text, &catalogue)) {
-                Summary::Read if self.routes.database.was_refused(text) => Summary::Refused,
-                summary => summary,
-            }
-        };
-        let mut result = Batch {
-            class: Summary::Read,
-            hints: Hints::default(),
-            suspect: false,
-            is_about_session: true,
-        };
-        let mut parts = 0;
-        let mut note = |summary: Summary, found: Hints, suspect: bool| {
-            parts += 1;
-            result.hints = if parts == 1 { found } else { result.hints };
-            result.suspect |= suspect;
-            result.class = match (result.class, summary) {
-                (_, Summary::Begin(begin)) if parts == 1 => Summary::Begin(begin),
-                (Summary::Read, Summary::Read) => Summary::Read,
-                // A text that is prepared and run in one batch is one statement.
-                (Summary::Begin(a), Summary::Begin(b)) if a == b => Summary::Begin(a),
-                (Summary::Unproven(reason), _) | (_, Summary::Unproven(reason)) => {
-                    Summary::Unproven(reason)
-                }
-                (Summary::Empty, other) | (other, Summary::Empty) => other,
-                (Summary::Refused, _) | (_, Summary::Refused) => Summary::Refused,
-                _ => Summary::Mixed,
-            };
-        };
-        let unknown = (
-            Summary::Unproven(Reason::Unreadable),
-            Hints::default(),
-            true,
-        );
-        let of_statement = |statement: &Statement| {
-            let (summary, found) = match version {
-                Some(version) => statement.routed(version, |text| (look(text), hints(text))),
-                None => (look(statement.query()), hints(statement.query())),
-            };
-            (summary, found, !statement.marks().is_empty())
-        };
-        let mut is_about_session = true;
-        let mut parsed: Option<(Vec<u8>, (Summary, Hints, bool))> = None;
-        each_message(batch, |tag, body| match tag {
-            tag::QUERY => {
-                let text = body.strip_suffix(b"\0").unwrap_or(body);
-                is_about_session &= changes_session_alone(text);
-                note(look(text), hints(text), !scan(text).is_empty());
-            }
-            tag::PARSE => {
-                let Some(view) = ParseView::read(body) else {
-                    return note(unknown.0, unknown.1, unknown.2);
-                };
-                let text = view.query();
-                is_about_session &= changes_session_alone(text);
-                let found = (look(text), hints(text), !scan(text).is_empty());
-                note(found.0, found.1, found.2);
-                parsed = Some((view.name.to_vec(), found));
-            }
-            tag::BIND => {
-                let Some(view) = BindView::read(body) else {
-                    return note(unknown.0, unknown.1, unknown.2);
-                };
-                let name = view.statement;
-                let found = match &parsed {
-                    Some((parsed, found)) if parsed == name => *found,
-                    _ => {
-                        let statement = match name {
-                            b"" => client.statements.unnamed(),
-                            name => client.statements.find(name),
-                        };
-                        is_about_session &=
-                            statement.is_some_and(|s| changes_session_alone(s.query()));
-                        statement.map_or(unknown, |s| of_statement(s))
-                    }
-                };
-                note(found.0, found.1, found.2);
-            }
-            tag::DESCRIBE if parsed.is_none() => {
-                if let Some(Target::Statement(name)) = Target::read(body)
-                    && let Some(statement) = client.statements.find(name)
-                {
-                    let found = of_statement(statement);
-                    note(found.0, found.1, found.2);
-                }
-            }
-            tag::FUNCTION_CALL => note(unknown.0, unknown.1, true),
-            _ => {}
-        });
-        result.is_about_session = is_about_session;
-        if parts == 0 {
-            // A Sync by itself, a Close: whichever server.
-            result.class = Summary::Empty;
-        }
-        result
-    }
 }
 
-/// Calls `see` with each text that `batch` runs.
-fn each_text(batch: &[u8], client: &ClientSide, mut see: impl FnMut(&[u8])) {
-    each_message(batch, |tag, body| match tag {
-        tag::QUERY => see(body.strip_suffix(b"\0").unwrap_or(body)),
-        tag::PARSE => {
-            if let Some(view) = ParseView::read(body) {
-                see(view.query());
-            }
-        }
-        tag::BIND => {
-            let named = BindView::read(body).and_then(|view| match view.statement {
-                b"" => client.statements.unnamed(),
-                name => client.statements.find(name),
-            });
-            if let Some(statement) = named {
-                see(statement.query());
-            }
-        }
-        _ => {}
-    });
-}
-
-/// What a batch is.
-struct Batch {
-    class: Summary,
-    hints: Hints,
-    /// It may leave something in the session.
-    suspect: bool,
-    /// It writes nothing that another session could read.
-    is_about_session: bool,
-}
-
-/// Why what is no read is none.
-fn doubt(summary: Summary) -> Why {
-    match summary {
-        Summary::Read => Why::Read,
-        Summary::Begin(_) => Why::Block,
-        Summary::Empty => Why::Incomplete,
-        Summary::Refused => Why::Refused,
-        Summary::Mixed => Why::Mixed,
-        Summary::Unproven(reason) => Why::Unproven(reason),
-    }
-}
-
-/// Whether `text` is a command that changes the session and nothing else.
-fn changes_session_alone(text: &[u8]) -> bool {
-    let text = text.trim_ascii();
-    let text = text.strip_suffix(b";").unwrap_or(text);
-    let end = text.iter().position(|b| !b.is_ascii_alphabetic());
-    let word = &text[..end.unwrap_or(text.len())];
-    let words = [
-        &b"set"[..],
-        b"reset",
-        b"show",
-        b"deallocate",
-        b"listen",
-        b"unlisten",
-    ];
-    words.iter().any(|w| word.eq_ignore_ascii_case(w)) && !text.contains(&b';')
-}
-
-impl Batch {
+impl Decision {
     /// To the primary; what writes nothing is not taken for a write.
-    fn on_primary(&self, len: usize, why: Why) -> Decision {
-        let reads = self.class == Summary::Read || self.is_about_session;
+    fn on_primary(batch: &Batch, len: usize, why: Why) -> Self {
+        let reads = batch.class == Summary::Read || batch.writes_nothing;
         let stint = if reads {
             Stint::reads(len, None)
         } else {
             Stint::Free
         };
-        Decision {
+        Self {
             stint,
-            ..Decision::primary(why)
+            ..Self::primary(why)
         }
     }
-}
 
-impl Decision {
     fn primary(why: Why) -> Self {
         Self {
             place: Place::Primary,
@@ -520,7 +350,7 @@ impl Session {
         if again.is_refused {
             let first = first_batch_len(&again.batches).unwrap_or(again.batches.len());
             if let Some(routed) = &self.routed {
-                each_text(&again.batches[..first], &self.client, |text| {
+                each_text(&again.batches[..first], &self.client.statements, |text| {
                     routed.routes.database.note_refused(text);
                 });
             }

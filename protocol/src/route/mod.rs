@@ -145,3 +145,7 @@ pub fn changes_catalogue(tag: &[u8]) -> bool {
     ];
     defines.iter().any(|what| tag.starts_with(what))
 }
+
+#[cfg(test)]
+#[path = "../route_tests.rs"]
+mod tests;

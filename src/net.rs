@@ -15,6 +15,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+mod names;
+
 /// A connected socket that belongs to the event loop of one worker.
 #[derive(Debug)]
 pub enum Stream {
@@ -281,18 +283,33 @@ impl Address {
             Self::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
             Self::Tcp { host, port } => (host.as_str(), *port),
         };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for addr in tokio::net::lookup_host((host, port)).await? {
-            match TcpStream::connect(addr).await {
-                Ok(stream) => {
-                    liveness.apply(SockRef::from(&stream))?;
-                    return Ok(Stream::Tcp(stream));
-                }
-                Err(e) => last = e,
-            }
+        let known = names::addresses(host, port).await?;
+        let error = match connect_to(&known, liveness).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => e,
+        };
+        // The host may have moved: where to, is worth waiting for.
+        let mut fresh = names::look_up(host, port).await.unwrap_or_default();
+        fresh.retain(|address| !known.contains(address));
+        match fresh.is_empty() {
+            true => Err(error),
+            false => connect_to(&fresh, liveness).await,
         }
-        Err(last)
     }
+}
+
+async fn connect_to(addresses: &[SocketAddr], liveness: Liveness) -> io::Result<Stream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                liveness.apply(SockRef::from(&stream))?;
+                return Ok(Stream::Tcp(stream));
+            }
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
 }
 
 impl std::fmt::Display for Address {

@@ -139,7 +139,7 @@ fn t72_a_promotion_under_load_loses_only_what_was_running_on_the_old_primary() {
 }
 
 #[test]
-fn a_replica_that_hangs_or_is_killed_is_left_and_comes_back_without_a_storm() {
+fn t67_one_that_hangs_or_is_killed_stalls_nobody_and_comes_back_without_a_storm() {
     let hosts = Hosts::start(&[]);
     let scene = Scene::on(&hosts, |b| b);
     let mut wire = scene.login();

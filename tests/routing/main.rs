@@ -10,6 +10,7 @@ mod support;
 mod consistency;
 mod failover;
 mod functions;
+mod lag;
 mod overrides;
 mod scene;
 mod statements;

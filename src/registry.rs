@@ -3,6 +3,7 @@
 //!
 //! A reload builds everything anew first and swaps it in one step; pools whose plan did not change
 //! keep their servers, and a bad file changes nothing (trap 74).
+//! What an operator has closed for a while (`gates`) outlives a reload.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +19,10 @@ use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Plan, Pool, PoolKey, Recipe, StartupParameters};
 use crate::server::login::Credentials;
+
+mod gates;
+
+pub use gates::{Closed, Gates};
 
 /// One configuration and what was made of it.
 #[derive(Debug)]
@@ -79,6 +84,8 @@ pub struct Registry {
     current: RwLock<Arc<Current>>,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
     limits: Mutex<HashMap<LimitKey, Arc<Limit>>>,
+    /// Never locked before `pools`.
+    gates: Mutex<Gates>,
     /// `max_client_conn`.
     pub clients: Arc<Limit>,
     /// Sessions that exist, logins under way included; a shutdown waits for them.
@@ -114,6 +121,7 @@ impl Registry {
             current: RwLock::new(Arc::new(build(config, None))),
             pools: Mutex::default(),
             limits: Mutex::default(),
+            gates: Mutex::default(),
             clients,
             sessions: AtomicUsize::new(0),
             logins: LoginCounts::default(),
@@ -183,7 +191,12 @@ impl Registry {
             // A reload since then knows nothing of this pool: make its plan again.
             if Arc::ptr_eq(&current, &self.current()) {
                 let pool = pools.entry(key).or_insert_with_key(|key| {
-                    Pool::new(key.clone(), plan, Arc::clone(&self.commons), trunk.clone())
+                    let commons = Arc::clone(&self.commons);
+                    let pool = Pool::new(key.clone(), plan, commons, trunk.clone());
+                    if self.gates().is_paused(&key.database) {
+                        pool.pause();
+                    }
+                    pool
                 });
                 return Ok(Arc::clone(pool));
             }

@@ -23,10 +23,12 @@ use crate::net::{Address, DetachedStream, Liveness, Stream};
 mod absorb;
 pub mod listening;
 pub mod login;
+mod running;
 mod suspects;
 mod vacating;
 mod welcome;
 
+pub use running::{Running, Sent as RunningText};
 use suspects::Suspects;
 use vacating::Vacating;
 pub use welcome::Welcome;
@@ -109,6 +111,13 @@ impl Interners {
         }
         Arc::make_mut(&mut custom).push(name.into());
         true
+    }
+
+    /// Statements known, and the bytes that their texts take.
+    #[must_use]
+    pub fn statement_usage(&self) -> (usize, usize) {
+        let interner = self.statements.lock();
+        interner.unwrap_or_else(PoisonError::into_inner).usage()
     }
 
     /// The names remembered.
@@ -326,6 +335,8 @@ pub struct Server<S = Stream> {
     pub cancels: Arc<CancelFlight>,
     /// When it was logged in.
     pub born: Instant,
+    /// The beginning of what it was sent last by a client.
+    pub running: Running,
     /// A client has had it.
     pub used: bool,
     /// What its login depended on beyond its parameters, if it was asked and could say.
@@ -436,6 +447,7 @@ impl<S> Server<S> {
             identity: self.identity,
             cancels: self.cancels,
             born: self.born,
+            running: self.running,
             used: self.used,
             born_as: self.born_as,
         })

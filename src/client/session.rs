@@ -36,9 +36,12 @@ use crate::relay::{
     ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules,
 };
 
+mod describe;
 mod listening;
 mod local;
 mod obey;
+
+pub(super) use describe::server_line;
 
 #[derive(Debug)]
 enum State {
@@ -91,6 +94,8 @@ pub(super) struct Session {
     cancel_due: Option<CancelDue>,
     /// What the counters say keeps it on its server.
     pins: Marks,
+    /// Since when they do.
+    pinned: Option<Instant>,
     /// Others know how to wake it.
     started: bool,
     _holdings: Holdings,
@@ -150,6 +155,7 @@ impl Session {
             discarding: false,
             cancel_due: None,
             pins: Marks::NONE,
+            pinned: None,
             started: false,
             _holdings: holdings,
             local,
@@ -498,6 +504,11 @@ impl Session {
             }
         }
         self.pins = held;
+        if held.is_empty() {
+            self.pinned = None;
+        } else {
+            self.pinned.get_or_insert_with(Instant::now);
+        }
     }
 
     fn take_server(&mut self) -> Option<Checkout> {

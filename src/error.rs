@@ -132,6 +132,36 @@ impl Refusal {
         .hint("Connect again and LISTEN again.")
     }
 
+    /// An operator has ended the session in the console.
+    #[must_use]
+    pub fn killed() -> Self {
+        Self::fatal(
+            "57P01",
+            "terminating the session: an operator has ended it in the console",
+        )
+        .hint("Connect again.")
+    }
+
+    /// An operator has closed the database in the console.
+    #[must_use]
+    pub fn disabled(database: &str) -> Self {
+        Self::fatal(
+            "55000",
+            format!("database \"{database}\" is not accepting connections"),
+        )
+        .hint("An operator has said DISABLE in the pooler's console; ENABLE ends it.")
+    }
+
+    /// The console is not for everybody.
+    #[must_use]
+    pub fn no_operator(user: &str) -> Self {
+        Self::fatal(
+            "42501",
+            format!("permission denied: \"{user}\" may not use the console"),
+        )
+        .hint("Only admin_users and stats_users of the pooler's configuration may.")
+    }
+
     /// The session's database or user is no longer in the configuration.
     #[must_use]
     pub fn reconfigured() -> Self {

@@ -256,6 +256,10 @@ pub struct PoolCounters {
     pub login_seconds: Histogram,
     /// Attempts to open a server that failed.
     pub connect_failures: Counter,
+    /// Times that a client got a server.
+    pub checkouts: Counter,
+    /// Statements that clients gave a name to.
+    pub statements_named: Counter,
     /// Statements prepared on a server.
     pub statements_prepared: Counter,
     /// Uses of a statement that the server held already.

@@ -151,6 +151,15 @@ impl Stream {
         }
     }
 
+    /// The address at this end.
+    #[must_use]
+    pub fn local(&self) -> Peer {
+        match self {
+            Self::Tcp(s) => s.local_addr().map_or(Peer::Unix, Peer::Tcp),
+            Self::Unix(_) => Peer::Unix,
+        }
+    }
+
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {

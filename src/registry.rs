@@ -3,6 +3,7 @@
 //!
 //! A reload builds everything anew first and swaps it in one step; pools whose plan did not change
 //! keep their servers, and a bad file changes nothing (trap 74).
+//! What an operator has closed for a while (`gates`) outlives a reload.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,6 +20,10 @@ use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters};
 use crate::server::catalogue;
 use crate::server::login::Credentials;
+
+mod gates;
+
+pub use gates::{Closed, Gates};
 
 /// One configuration and what was made of it.
 #[derive(Debug)]
@@ -82,6 +87,8 @@ pub struct Registry {
     limits: Mutex<HashMap<LimitKey, Arc<Limit>>>,
     /// What is known of databases, by cluster and name.
     databases: Mutex<HashMap<(String, String), Arc<catalogue::Database>>>,
+    /// Never locked before `pools`.
+    gates: Mutex<Gates>,
     /// `max_client_conn`.
     pub clients: Arc<Limit>,
     /// Sessions that exist, logins under way included; a shutdown waits for them.
@@ -118,6 +125,7 @@ impl Registry {
             pools: Mutex::default(),
             limits: Mutex::default(),
             databases: Mutex::default(),
+            gates: Mutex::default(),
             clients,
             sessions: AtomicUsize::new(0),
             logins: LoginCounts::default(),
@@ -189,7 +197,11 @@ impl Registry {
             if Arc::ptr_eq(&current, &self.current()) {
                 let pool = pools.entry(key).or_insert_with_key(|key| {
                     let commons = Arc::clone(&self.commons);
-                    Pool::new(key.clone(), plan, commons, trunk.clone(), None)
+                    let pool = Pool::new(key.clone(), plan, commons, trunk.clone(), None);
+                    if self.gates().is_paused(&key.database) {
+                        pool.pause();
+                    }
+                    pool
                 });
                 return Ok(Arc::clone(pool));
             }
@@ -231,14 +243,18 @@ impl Registry {
         }
         let pool = pools.entry(key).or_insert_with_key(|key| {
             let commons = Arc::clone(&self.commons);
-            Pool::new(key.clone(), plan, commons, None, Some(home.id))
+            let pool = Pool::new(key.clone(), plan, commons, None, Some(home.id));
+            if self.gates().is_paused(&key.database) {
+                pool.pause();
+            }
+            pool
         });
         Some(Arc::clone(pool))
     }
 
     /// The pools on the hosts of `cluster`.
     #[must_use]
-    pub fn pools_of(&self, cluster: &Arc<Cluster>) -> Vec<Arc<Pool>> {
+    pub fn pools_on(&self, cluster: &Arc<Cluster>) -> Vec<Arc<Pool>> {
         let mut pools = self.pools();
         pools.retain(|pool| {
             let its = self.cluster_of(pool);
@@ -257,7 +273,7 @@ impl Registry {
             }
             _ => false,
         };
-        for pool in self.pools_of(cluster).iter().filter(|pool| concerned(pool)) {
+        for pool in self.pools_on(cluster).iter().filter(|pool| concerned(pool)) {
             match change {
                 Change::Found(_) => pool.try_again(),
                 Change::Primary { old, new } if old == new => pool.try_again(),

@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::admin::{Control, Desk, Reloaded};
 use crate::client::{self, Drain, Errand};
 use crate::cluster::monitor::Monitor;
 use crate::cluster::{Change, Cluster};
@@ -66,8 +67,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         .build()?;
     // Before anything else, so that a signal during start does what it says.
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let fleet = Fleet::start(config, descriptors)?;
-    let served = runtime.block_on(fleet.serve(signals, path));
+    let (fleet, controls) = Fleet::start(config, descriptors)?;
+    let served = runtime.block_on(fleet.serve(signals, controls, path));
     fleet.stop();
     tracing::info!("stopped");
     Ok(served?)
@@ -120,16 +121,20 @@ fn raise_descriptors(config: &Config) -> RawFd {
     RawFd::try_from(limit - reserve).unwrap_or(RawFd::MAX)
 }
 
+/// What the console asks of the process.
+type Controls = UnboundedReceiver<Control>;
+
 /// All workers and what they share.
 struct Fleet {
     registry: Arc<Registry>,
     couriers: Vec<client::Courier>,
+    desk: Arc<Desk>,
     threads: Vec<JoinHandle<()>>,
     socket_files: Vec<listener::SocketFile>,
 }
 
 impl Fleet {
-    fn start(config: Config, descriptors: RawFd) -> Result<Self, RunError> {
+    fn start(config: Config, descriptors: RawFd) -> Result<(Self, Controls), RunError> {
         let workers = config.pooler.worker_count();
         let statement_bytes =
             usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
@@ -143,6 +148,13 @@ impl Fleet {
             couriers: pool_couriers,
         });
         let registry = Registry::new(config, commons);
+        let (control, controls) = unbounded_channel();
+        let tellers = couriers.clone();
+        let tell = move |worker: usize, errand| {
+            // Nobody answers for a worker that has stopped, which is seen.
+            let _stopped = tellers[worker].send(Errand::Console(errand));
+        };
+        let desk = Desk::new(Arc::clone(&registry), control, workers, Box::new(tell));
         let mut threads = Vec::with_capacity(workers);
         let door = client::Door::default();
         let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
@@ -151,6 +163,7 @@ impl Fleet {
                 index,
                 registry: Arc::clone(&registry),
                 couriers: couriers.clone(),
+                desk: Arc::clone(&desk),
                 pool_errands,
                 client_errands,
                 listeners,
@@ -159,16 +172,23 @@ impl Fleet {
             })?);
         }
         tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "pooler is up");
-        Ok(Self {
+        let fleet = Self {
             registry,
             couriers,
+            desk,
             threads,
             socket_files,
-        })
+        };
+        Ok((fleet, controls))
     }
 
     /// Until a signal says stop and what it says about clients is done.
-    async fn serve(&self, mut signals: Signals, path: &Path) -> io::Result<()> {
+    async fn serve(
+        &self,
+        mut signals: Signals,
+        mut controls: Controls,
+        path: &Path,
+    ) -> io::Result<()> {
         let exposition = self.expose().await?;
         let (changes, mut changed) = unbounded_channel();
         self.watch_clusters(&changes);
@@ -179,23 +199,26 @@ impl Fleet {
         loop {
             tokio::select! {
                 ask = signals.next() => match ask {
-                    Ask::Reload => {
-                        self.reload(path);
-                        self.watch_clusters(&changes);
-                    }
+                    Ask::Reload => drop(self.reload(path)),
                     ask => {
                         let next = escalate(drain, ask);
                         tracing::info!("received a signal: {next:?}");
-                        self.tell(|| Errand::Drain(next));
-                        let limit = match next {
-                            Drain::Now => Some(LAST_WORDS),
-                            _ => self.registry.current().config.pooler.shutdown_timeout,
-                        };
-                        deadline = limit.map(|l| Instant::now() + l);
+                        deadline = self.begin_drain(next);
                         drain = Some(next);
                     }
                 },
                 Some((cluster, change)) = changed.recv() => self.heed(&cluster, change),
+                Some(control) = controls.recv() => match control {
+                    Control::Ask(ask) => {
+                        let next = escalate(drain, ask);
+                        tracing::info!("told by the console: {next:?}");
+                        deadline = self.begin_drain(next);
+                        drain = Some(next);
+                    }
+                    // Who asked may have left.
+                    Control::Reload(reply) => drop(reply.send(self.reload(path))),
+                    Control::Adopt(config, reply) => drop(reply.send(Ok(self.adopt(*config)))),
+                },
                 _ = ticks.tick() => {
                     let now = Instant::now();
                     for cluster in self.registry.current().clusters().values() {
@@ -205,8 +228,10 @@ impl Fleet {
                     }
                     if now >= sweep_at {
                         sweep_at = now + SWEEP_EVERY;
+                        self.watch_clusters(&changes);
                         self.registry.prune(now, POOL_UNUSED_MAX);
                         self.registry.vacate(now);
+                        self.desk.tick(now);
                         self.tell(|| Errand::Sweep);
                     }
                     match drain {
@@ -230,6 +255,16 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Returns when those end that are left then.
+    fn begin_drain(&self, drain: Drain) -> Option<Instant> {
+        self.tell(|| Errand::Drain(drain));
+        let limit = match drain {
+            Drain::Now => Some(LAST_WORDS),
+            _ => self.registry.current().config.pooler.shutdown_timeout,
+        };
+        limit.map(|l| Instant::now() + l)
     }
 
     async fn expose(&self) -> io::Result<exposition::Exposition> {
@@ -278,7 +313,7 @@ impl Fleet {
         });
         let concerned = self
             .registry
-            .pools_of(cluster)
+            .pools_on(cluster)
             .iter()
             .map(|pool| pool.id)
             .collect();
@@ -296,26 +331,39 @@ impl Fleet {
         }
     }
 
-    fn reload(&self, path: &Path) {
+    fn reload(&self, path: &Path) -> Result<Reloaded, String> {
         match Config::load(path) {
             Ok(config) => {
                 for warning in &config.warnings {
                     tracing::warn!("{warning}");
                 }
-                let restart = self.registry.reload(config);
-                self.tell(|| Errand::Reloaded);
-                tracing::info!("configuration reloaded");
-                if !restart.is_empty() {
-                    tracing::warn!(
-                        "changed, but in effect only after a restart: {}",
-                        restart.join(", ")
-                    );
-                }
+                Ok(self.adopt(config))
             }
             Err(e) => {
                 self.registry.reloads.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("reload failed, the old configuration stays in force:\n{e}");
+                Err(e.to_string())
             }
+        }
+    }
+
+    /// Puts `config` in force.
+    fn adopt(&self, config: Config) -> Reloaded {
+        let changes = self.registry.current().config.changes(&config);
+        let warnings = config.warnings.clone();
+        let restart = self.registry.reload(config);
+        self.tell(|| Errand::Reloaded);
+        tracing::info!("configuration reloaded");
+        if !restart.is_empty() {
+            tracing::warn!(
+                "changed, but in effect only after a restart: {}",
+                restart.join(", ")
+            );
+        }
+        Reloaded {
+            changes,
+            restart,
+            warnings,
         }
     }
 

@@ -10,9 +10,10 @@ use std::time::Instant;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::admin::Desk;
 use crate::buffer::SharedScratch;
 use crate::cancel::Canceller;
-use crate::client::{self, Errand, Hub, Seats};
+use crate::client::{self, Drain, Errand, Hub, Seats};
 use crate::listener::{Bound, accept_all};
 use crate::pool::{self, LocalPools};
 use crate::registry::Registry;
@@ -29,6 +30,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// The other workers, and itself.
     pub couriers: Vec<client::Courier>,
+    /// The console's.
+    pub desk: Arc<Desk>,
     /// Errands about pools.
     pub pool_errands: UnboundedReceiver<pool::Errand>,
     /// Errands about clients.
@@ -64,6 +67,7 @@ async fn work(parts: Parts) {
         index,
         registry,
         couriers,
+        desk,
         mut pool_errands,
         mut client_errands,
         listeners,
@@ -74,6 +78,7 @@ async fn work(parts: Parts) {
         worker: index,
         registry,
         couriers,
+        desk,
         scratch: SharedScratch::default(),
         pools: LocalPools::new(index),
         seats: Rc::new(Seats::default()),
@@ -95,16 +100,21 @@ async fn work(parts: Parts) {
         .map(|bound| {
             let hub = Rc::clone(&hub);
             let duty = door.watch();
-            tokio::task::spawn_local(accept_all(hub, bound, duty, descriptors))
+            let is_unix = matches!(bound, Bound::Unix(_));
+            let task = tokio::task::spawn_local(accept_all(hub, bound, duty, descriptors));
+            (is_unix, task)
         })
         .collect();
     while let Some(errand) = client_errands.recv().await {
         match errand {
             Errand::Stop => break,
             Errand::Sweep => hub.sweep(Instant::now()),
-            Errand::Drain(_) => {
-                for task in &accepting {
-                    task.abort();
+            Errand::Drain(drain) => {
+                // By a Unix socket the console can still be reached (trap 75).
+                for (is_unix, task) in &accepting {
+                    if !is_unix || drain == Drain::Now {
+                        task.abort();
+                    }
                 }
                 hub.run(errand);
             }

@@ -24,7 +24,9 @@ const LAYERS: &[&[&str]] = &[
     &["cluster"],
     // Every pool of the process, and what all workers share.
     &["registry"],
-    // A session: takes a server from a pool and drives the relay with it.
+    // What operators see of all this, and do to it.
+    &["admin"],
+    // A session: takes a server from a pool and drives the relay with it, or is the console's.
     &["client"],
     // What is served to the outside: sessions, and numbers.
     &["listener", "exposition"],

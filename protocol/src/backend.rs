@@ -215,6 +215,66 @@ pub fn write_command_complete(out: &mut Vec<u8>, command: &str) {
     });
 }
 
+/// A column of a result of the pooler's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The object id of its type.
+    pub oid: u32,
+    /// The length of its type; -1 if that varies.
+    pub len: i16,
+    /// 0: text, 1: binary.
+    pub format: u16,
+}
+
+/// Writes RowDescription.
+pub fn write_row_description<'a>(
+    out: &mut Vec<u8>,
+    fields: impl ExactSizeIterator<Item = Field<'a>>,
+) {
+    write_message(out, tag::ROW_DESCRIPTION, |b| {
+        b.extend_from_slice(&count(fields.len()));
+        for field in fields {
+            b.extend_from_slice(field.name.as_bytes());
+            b.push(0);
+            // Of no table.
+            b.extend_from_slice(&[0; 6]);
+            b.extend_from_slice(&field.oid.to_be_bytes());
+            b.extend_from_slice(&field.len.to_be_bytes());
+            // No modifier.
+            b.extend_from_slice(&(-1_i32).to_be_bytes());
+            b.extend_from_slice(&field.format.to_be_bytes());
+        }
+    });
+}
+
+/// Writes DataRow of these values; `None` is NULL.
+pub fn write_data_row<V: AsRef<[u8]>>(
+    out: &mut Vec<u8>,
+    values: impl ExactSizeIterator<Item = Option<V>>,
+) {
+    write_message(out, tag::DATA_ROW, |b| {
+        b.extend_from_slice(&count(values.len()));
+        for value in values {
+            let Some(value) = value else {
+                b.extend_from_slice(&(-1_i32).to_be_bytes());
+                continue;
+            };
+            let value = value.as_ref();
+            let len = u32::try_from(value.len()).expect("BUG: a value longer than a message");
+            b.extend_from_slice(&len.to_be_bytes());
+            b.extend_from_slice(value);
+        }
+    });
+}
+
+fn count(n: usize) -> [u8; 2] {
+    u16::try_from(n)
+        .expect("BUG: more columns than a message can have")
+        .to_be_bytes()
+}
+
 /// Writes ParameterStatus.
 pub fn write_parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     write_message(out, tag::PARAMETER_STATUS, |b| {
@@ -303,6 +363,14 @@ mod tests {
         assert_eq!(view.sqlstate(), Some("26000"));
         assert!(!view.is_fatal());
         assert_eq!(view.field(b'H'), None);
+    }
+
+    #[test]
+    fn a_row_is_read_back() {
+        let mut out = Vec::new();
+        write_data_row(&mut out, [Some("a"), None, Some("")].into_iter());
+        let row = read_data_row(&out[HEADER_LEN..]);
+        assert_eq!(row, Some(vec![Some(&b"a"[..]), None, Some(b"")]));
     }
 
     #[test]

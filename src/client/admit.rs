@@ -192,7 +192,8 @@ pub(super) async fn admit(
     };
     let now = Instant::now();
     let key = CancelKey::random(admission.startup.accepted_minor());
-    let mut seat = hub.seats.take(Arc::clone(&admission.pool), key, now);
+    let pool = Arc::clone(&admission.pool);
+    let mut seat = hub.seats.take(pool, admission.proof.user(), key, now);
     let process_id = match server.as_ref().map(|s| s.identity.process_id) {
         Some(process_id) if process_id != 0 => {
             seat.show_process(process_id);

@@ -22,10 +22,12 @@ use tokio::sync::oneshot;
 
 use super::admit::Admission;
 use super::{Errand, Hub, startup_settings};
+use crate::admin::{Visitor, is_console};
 use crate::buffer::SharedScratch;
 use crate::config::{AuthType, PoolSettings};
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
 use crate::net::{Peer, Stream};
+use crate::pool::Pool;
 use crate::pool::limit::Permit;
 use crate::registry::Current;
 
@@ -137,7 +139,7 @@ pub(super) async fn authenticate(
     stream: Stream,
     peer: Peer,
     limit: Option<Duration>,
-) -> Result<Admission, ClientLoginError> {
+) -> Result<Admitted, ClientLoginError> {
     let mut talk = Talk {
         stream,
         peer,
@@ -154,8 +156,19 @@ pub(super) async fn authenticate(
         Err(refusal.into())
     });
     match result {
-        Ok((startup, proof, pool, permits)) => {
-            Ok(Admission::new(talk, startup, proof, pool, permits))
+        Ok(Proven::Client(startup, proof, pool, permits)) => {
+            let admission = Admission::new(talk, startup, proof, pool, permits);
+            Ok(Admitted::Session(Box::new(admission)))
+        }
+        Ok(Proven::Operator(proof)) => {
+            let (stream, _, received, out) = talk.into_parts();
+            let user = proof.user;
+            Ok(Admitted::Console(Visitor {
+                stream,
+                received,
+                out,
+                user,
+            }))
         }
         Err(ClientLoginError::Refused(refusal)) => {
             talk.refuse(&refusal);
@@ -165,12 +178,26 @@ pub(super) async fn authenticate(
     }
 }
 
-type Proven = (Startup, Authenticated, Arc<crate::pool::Pool>, Vec<Permit>);
+/// Where a client goes that has proved who it is.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    /// To a session.
+    Session(Box<Admission>),
+    /// To the console.
+    Console(Visitor),
+}
+
+/// What a conversation came to.
+enum Proven {
+    Client(Startup, Authenticated, Arc<Pool>, Vec<Permit>),
+    Operator(Authenticated),
+}
 
 async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginError> {
     let startup = read_startup(hub, talk).await?;
     let user = startup.user().to_owned();
-    if hub.draining.get().is_some() {
+    let is_console = is_console(startup.database());
+    if hub.draining.get().is_some() && !is_console {
         return Err(Refusal::draining().into());
     }
     if startup.needs_negotiation() {
@@ -181,10 +208,18 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
         );
     }
     let current = hub.registry.current();
+    if is_console {
+        // Nothing is taken from the clients: who is to look after a full pooler must get in.
+        let proof = prove(hub, &current, talk, user).await?;
+        if !current.config.is_stats(proof.user()) {
+            return Err(Refusal::no_operator(proof.user()).into());
+        }
+        auth::encode_authentication_ok(&mut talk.out);
+        return Ok(Proven::Operator(proof));
+    }
     let mut permits = Vec::new();
     match hub.registry.clients.try_take() {
         Some(permit) => permits.push(permit),
-        // Who is to look after a full pooler must get in.
         None if current.config.is_admin(&user) => {}
         None => {
             let max = hub.registry.clients.max();
@@ -193,6 +228,9 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     }
     let proof = prove(hub, &current, talk, user).await?;
     auth::encode_authentication_ok(&mut talk.out);
+    if hub.registry.gates_now().is_disabled(startup.database()) {
+        return Err(Refusal::disabled(startup.database()).into());
+    }
     let parameters = |pool: &PoolSettings| startup_settings::verbatim(&startup, &talk.peer, pool);
     let pool = hub
         .registry
@@ -208,7 +246,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     {
         pool.plan().recipe.credentials.learn_from_client(keys);
     }
-    Ok((startup, proof, pool, permits))
+    Ok(Proven::Client(startup, proof, pool, permits))
 }
 
 /// Reads packets until the one that starts a session.
@@ -254,6 +292,7 @@ fn startup_error(e: StartupError) -> ClientLoginError {
 /// Passes a cancel request to the session that it names. The connection is held until the cancel
 /// has landed: that is how a client knows that the next query cannot be hit.
 async fn cancel(hub: &Rc<Hub>, process_id: i32, key: &[u8]) {
+    hub.desk.cancel(process_id, key);
     // A client of a pool by session knows its server's process, which does not tell the worker.
     let asked: Vec<_> = hub
         .couriers

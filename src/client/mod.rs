@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use crate::admin::{self, Desk};
 use crate::buffer::SharedScratch;
 use crate::cancel::Canceller;
 use crate::error::{ClientLoginError, Refusal};
@@ -31,6 +32,7 @@ mod deadline;
 mod door;
 mod farewell;
 mod oldest;
+mod reception;
 mod replication;
 mod routes;
 mod seat;
@@ -38,6 +40,7 @@ mod session;
 mod startup_settings;
 
 use admit::Admission;
+use authenticate::Admitted;
 pub use deadline::Deadlines;
 pub use door::{Door, Doorkeeper};
 pub use oldest::Oldest;
@@ -65,6 +68,8 @@ pub enum Errand {
     /// Look at deadlines. It comes from outside so that a worker needs no timer: one would make
     /// each of its sleeps dearer.
     Sweep,
+    /// The console asks.
+    Console(admin::Errand),
     /// Stop serving.
     Drain(Drain),
     /// Nothing is left to do: end the worker.
@@ -94,6 +99,8 @@ pub struct Hub {
     pub registry: Arc<Registry>,
     /// One for each worker.
     pub couriers: Vec<Courier>,
+    /// The console's.
+    pub desk: Arc<Desk>,
     /// The worker's buffers.
     pub scratch: SharedScratch,
     /// The worker's pools.
@@ -139,8 +146,14 @@ impl Hub {
         let limit = self.login_timeout();
         // Boxed, so that a session that lasts for days is not as large as its login was.
         let login = Box::pin(authenticate::authenticate(&self, stream, peer, limit));
-        let Some(admission) = self.note_login(peer, login.await) else {
-            return;
+        let admission = match self.note_login(peer, login.await) {
+            None => return,
+            Some(Admitted::Session(admission)) => *admission,
+            Some(Admitted::Console(visitor)) => {
+                // A shutdown does not wait for it.
+                drop(counted);
+                return Box::pin(admin::serve(Arc::clone(&self.desk), visitor)).await;
+            }
         };
         let home = admission.home(self.worker);
         self.doorkeeper.note(home);
@@ -230,6 +243,7 @@ impl Hub {
                 self.seats
                     .order_those_of(&pools, || Order::Hosts(Arc::clone(&news)));
             }
+            Errand::Console(errand) => self.run_for_console(errand),
             Errand::Reloaded => self.seats.order_all(|| Order::LookUp),
             Errand::Drain(Drain::Now) => {
                 self.draining.set(Some(Drain::Now));

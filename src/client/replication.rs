@@ -42,9 +42,8 @@ pub(super) async fn serve(hub: &Rc<Hub>, admission: Admission) -> Result<(), Cli
     pooler_protocol::backend::write_ready_idle(&mut out);
     stream.write_all(&out).await?;
     server.stream.write_all(&received).await?;
-    let seat = hub
-        .seats
-        .take(Arc::clone(&pool), CancelKey::random(0), Instant::now());
+    let (key, now) = (CancelKey::random(0), Instant::now());
+    let seat = hub.seats.take(Arc::clone(&pool), &pool.key.user, key, now);
     // Never overdue: what is within the stream is not looked at.
     seat.enter(Phase::Active, Instant::now());
     tokio::select! {

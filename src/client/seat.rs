@@ -8,12 +8,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::oneshot;
 
+use crate::admin::Census;
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Refusal};
 use crate::pool::Pool;
@@ -27,6 +29,8 @@ const CANCELS_MAX: u8 = 5;
 
 /// How long a session that was told to end may take to take in its last message.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What a session is asked to do.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub enum Order {
     LookUp,
     /// Hear what has changed about the hosts.
     Hosts(Arc<HostNews>),
+    /// Say what it is doing.
+    Describe(Rc<Census>),
 }
 
 /// What has changed about the hosts of a cluster.
@@ -112,7 +118,12 @@ impl CancelKey {
 /// See the module.
 #[derive(Debug)]
 pub struct Seat {
+    /// Unique in the process.
+    id: u64,
     key: CancelKey,
+    born: Instant,
+    /// Who the client is, if servers are logged in as somebody else.
+    user: Option<Box<str>>,
     orders: RefCell<Vec<Order>>,
     waker: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
@@ -166,6 +177,30 @@ impl Seat {
     #[must_use]
     pub fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool.borrow())
+    }
+
+    /// Its number, unique in the process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// When its client logged in.
+    #[must_use]
+    pub fn born(&self) -> Instant {
+        self.born
+    }
+
+    /// Who the client is, if its pool's servers are logged in as somebody else.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// What the session is doing, and since when.
+    #[must_use]
+    pub fn standing(&self) -> (Phase, Instant) {
+        (self.phase.get(), self.since.get())
     }
 
     /// Where the session is woken.
@@ -281,11 +316,20 @@ pub struct Seats {
 }
 
 impl Seats {
-    /// A seat for a session of `pool`.
-    pub fn take(self: &Rc<Self>, pool: Arc<Pool>, key: CancelKey, now: Instant) -> Seated {
+    /// A seat for a session of `user` in `pool`.
+    pub fn take(
+        self: &Rc<Self>,
+        pool: Arc<Pool>,
+        user: &str,
+        key: CancelKey,
+        now: Instant,
+    ) -> Seated {
         let settings = Arc::clone(&pool.plan().settings);
         let seat = Rc::new(Seat {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             key,
+            born: now,
+            user: (user != pool.key.user).then(|| user.into()),
             orders: RefCell::default(),
             waker: RefCell::default(),
             phase: Cell::new(Phase::Idle),
@@ -365,15 +409,19 @@ impl Seats {
 
     /// Gives every session the same order.
     pub fn order_all(&self, order: impl Fn() -> Order) {
-        let all: Vec<Rc<Seat>> = self
-            .taken
-            .borrow()
-            .iter()
-            .map(|(_, s)| Rc::clone(s))
-            .collect();
-        for seat in all {
+        self.order_some(|_| true, order);
+    }
+
+    /// Gives those sessions the same order that are `meant`; how many they are.
+    pub fn order_some(&self, meant: impl Fn(&Seat) -> bool, order: impl Fn() -> Order) -> usize {
+        let taken = self.taken.borrow();
+        let all = taken.iter().map(|(_, seat)| seat);
+        let some: Vec<Rc<Seat>> = all.filter(|seat| meant(seat)).cloned().collect();
+        drop(taken);
+        for seat in &some {
             seat.order(order());
         }
+        some.len()
     }
 
     /// How many sessions are in `phase`.

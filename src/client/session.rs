@@ -36,12 +36,15 @@ use crate::relay::{
     ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules, Stint,
 };
 
+mod describe;
 mod listening;
 mod local;
 mod obey;
 mod route;
 
 use route::Routed;
+
+pub(super) use describe::server_line;
 
 #[derive(Debug)]
 enum State {
@@ -99,6 +102,8 @@ pub(super) struct Session {
     cancel_due: Option<CancelDue>,
     /// What the counters say keeps it on its server.
     pins: Marks,
+    /// Since when they do.
+    pinned: Option<Instant>,
     /// Others know how to wake it.
     started: bool,
     _holdings: Holdings,
@@ -159,6 +164,7 @@ impl Session {
             discarding: false,
             cancel_due: None,
             pins: Marks::NONE,
+            pinned: None,
             started: false,
             _holdings: holdings,
             home: Rc::clone(&local),
@@ -451,6 +457,11 @@ impl Session {
             }
         }
         self.pins = held;
+        if held.is_empty() {
+            self.pinned = None;
+        } else {
+            self.pinned.get_or_insert_with(Instant::now);
+        }
     }
 
     fn take_server(&mut self) -> Option<Checkout> {

@@ -5,7 +5,7 @@
 //! collected and reported with file, line and key; a `Config` exists only if there was none, so
 //! whoever holds one need not check it again. Blocking: it reads the files that are named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use pooler_protocol::auth::Secret;
@@ -15,6 +15,7 @@ use self::reader::Document;
 use self::section::{Section, Values};
 use self::userlist::Userlist;
 
+mod assign;
 mod bound;
 mod build;
 mod error;
@@ -34,7 +35,8 @@ mod words;
 
 pub(crate) use self::bound::{HostBound, counted};
 pub(crate) use self::not_yet::TLS_IN_EFFECT;
-pub(crate) use self::units::{show_duration, show_size};
+pub(crate) use self::units::{parse_duration, show_duration, show_size};
+pub(crate) use self::validate::CONSOLE;
 
 #[cfg(test)]
 mod bad_files;
@@ -43,6 +45,7 @@ mod example;
 #[cfg(test)]
 mod tests;
 
+pub use self::assign::AssignError;
 pub use self::error::{ConfigError, Problem};
 pub use self::settings::PoolSettings;
 pub use self::show::ShownKey;
@@ -83,6 +86,8 @@ pub struct Config {
     pub tracing: Tracing,
     /// What is legal and perhaps not meant, and what has no effect yet; with file, line and key.
     pub warnings: Vec<String>,
+    /// Keys of `[pooler]` that were changed while the pooler runs.
+    assigned: BTreeSet<&'static str>,
     userlist: Userlist,
     /// The tables that stand in the file once; `[pooler]` first.
     single_sections: Vec<Section>,
@@ -238,6 +243,7 @@ impl Config {
             tracing: build::tracing(&document.tracing),
             warnings: Vec::new(),
             userlist,
+            assigned: BTreeSet::new(),
             single_sections: Vec::new(),
             database_sections: BTreeMap::new(),
             user_sections: BTreeMap::new(),

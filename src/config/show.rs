@@ -16,6 +16,8 @@ pub struct ShownKey {
     pub default: String,
     /// Whether a reload can change it.
     pub changeable: bool,
+    /// Where the value comes from: `default`, `pooler.toml:7`, or `SET`.
+    pub source: String,
     /// The unit, or the words to choose from, and what 0 or an empty text means.
     pub unit: String,
     /// What it does and why one would change it.
@@ -25,7 +27,10 @@ pub struct ShownKey {
 impl Config {
     /// Every key of the tables that stand in the file once, in the order of the documentation.
     pub fn show(&self) -> Vec<ShownKey> {
-        self.single_sections.iter().flat_map(show_section).collect()
+        let sections = self.single_sections.iter();
+        sections
+            .flat_map(|section| self.show_section(section))
+            .collect()
     }
 
     /// The keys that differ in `new` and that a reload cannot change, by the name of `show`.
@@ -49,33 +54,47 @@ impl Config {
             .map(set_again)
             .unwrap_or_default()
     }
+
+    fn show_section(&self, section: &Section) -> Vec<ShownKey> {
+        let prefix = match section.table {
+            Table::Pooler => String::new(),
+            _ => format!("{}.", section.title.trim_matches(['[', ']'])),
+        };
+        keys::at_home(section.table)
+            .map(|key| ShownKey {
+                key: format!("{prefix}{}", key.name),
+                value: section
+                    .entries
+                    .get(key.name)
+                    .map(|e| e.value.show())
+                    .unwrap_or_default(),
+                default: key.default_value().show(),
+                changeable: key.restart.is_none(),
+                source: self.source(section, key.name),
+                unit: key.kind.unit(),
+                doc: key.doc,
+            })
+            .collect()
+    }
+
+    fn source(&self, section: &Section, key: &'static str) -> String {
+        if section.table == Table::Pooler && self.assigned.contains(key) {
+            return "SET".to_owned();
+        }
+        match section.entries.get(key).and_then(|entry| entry.line) {
+            Some(line) => {
+                let file = self.path.file_name().unwrap_or_default();
+                format!("{}:{line}", file.to_string_lossy())
+            }
+            None => "default".to_owned(),
+        }
+    }
 }
 
 fn set_again(section: &Section) -> Vec<(&'static str, String)> {
     let again = KEYS.iter().filter(|key| key.again.contains(&section.table));
     let set = again.filter(|key| section.sets(key.name));
     set.map(|key| (key.name, section.entries[key.name].value.show()))
-        .collect()
-}
-
-fn show_section(section: &Section) -> Vec<ShownKey> {
-    let prefix = match section.table {
-        Table::Pooler => String::new(),
-        _ => format!("{}.", section.title.trim_matches(['[', ']'])),
-    };
-    keys::at_home(section.table)
-        .map(|key| ShownKey {
-            key: format!("{prefix}{}", key.name),
-            value: section
-                .entries
-                .get(key.name)
-                .map(|e| e.value.show())
-                .unwrap_or_default(),
-            default: key.default_value().show(),
-            changeable: key.restart.is_none(),
-            unit: key.kind.unit(),
-            doc: key.doc,
-        })
         .collect()
 }
 

@@ -89,6 +89,34 @@ impl Value {
         }
     }
 
+    /// Reads a value of this kind from a text such as [`Value::show`] gives.
+    pub(crate) fn parse_text(kind: Kind, text: &str) -> Result<Value, String> {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let literal = match kind {
+            Kind::Count { .. } => text.trim().to_owned(),
+            Kind::Flag => match text {
+                "on" | "1" | "yes" => "true".to_owned(),
+                "off" | "0" | "no" => "false".to_owned(),
+                other => other.to_owned(),
+            },
+            Kind::Names | Kind::Words(_) | Kind::Addresses => {
+                let items = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty());
+                format!("[{}]", items.map(quoted).collect::<Vec<_>>().join(", "))
+            }
+            _ => quoted(text),
+        };
+        match DeValue::parse(&literal) {
+            Ok(value) => Self::parse(kind, value.get_ref()),
+            Err(_) => Err(format!(
+                "{text:?} is no value for it; expected: {}",
+                kind.unit()
+            )),
+        }
+    }
+
     /// As SHOW CONFIG shows it.
     pub(crate) fn show(&self) -> String {
         match self {

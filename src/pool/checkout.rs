@@ -120,6 +120,13 @@ impl Checkout {
         }
     }
 
+    /// Whether it is closed as soon as it comes back, because its pool is to have new ones.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        let pooled = self.pooled.as_ref();
+        pooled.is_some_and(|pooled| self.local.is_outdated(pooled))
+    }
+
     /// The pool that it is of.
     #[must_use]
     pub fn pool(&self) -> &Rc<LocalPool> {

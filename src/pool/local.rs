@@ -194,6 +194,19 @@ impl LocalPool {
         Some(pooled)
     }
 
+    /// Whether it was opened before its pool was to have new ones.
+    pub(super) fn is_outdated(&self, pooled: &Pooled) -> bool {
+        pooled.generation != self.shared.generation.load(Ordering::Relaxed)
+    }
+
+    /// Calls `see` with each server that idles here, since when, and whether it is to be closed.
+    pub fn each_idle(&self, mut see: impl FnMut(&Server, Instant, bool)) {
+        for idle in &*self.idle.borrow() {
+            let outdated = self.is_outdated(&idle.pooled);
+            see(&idle.pooled.server, idle.since, outdated);
+        }
+    }
+
     /// Whether a server has had its time.
     pub(super) fn is_stale(&self, pooled: &Pooled, now: Instant) -> bool {
         pooled.generation != self.shared.generation.load(Ordering::Relaxed)
@@ -202,6 +215,7 @@ impl LocalPool {
 
     #[inline]
     fn hand_out(self: &Rc<Self>, pooled: Box<Pooled>) -> Checkout {
+        self.counters().checkouts.add(1);
         self.in_use.set(self.in_use.get() + 1);
         Checkout::new(pooled, Rc::clone(self))
     }
@@ -234,7 +248,7 @@ impl LocalPool {
     /// Hands the server to the oldest waiter; gives it back if nobody waits any more.
     fn hand_to_oldest(self: &Rc<Self>, pooled: Box<Pooled>) -> Option<Box<Pooled>> {
         let mut state = self.shared.state();
-        let oldest = state.pop_oldest();
+        let oldest = state.pop_served();
         self.shared
             .waiting
             .0

@@ -323,6 +323,28 @@ impl Pool {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// From now on nobody gets a server; each is closed as it comes back. In one step, so that none
+    /// that could still be handed out is left behind.
+    pub fn pause(&self) {
+        let mut state = self.state();
+        if state.pause() {
+            self.renew();
+        }
+    }
+
+    /// Serves again.
+    pub fn resume(self: &Arc<Self>) {
+        if self.state().resume() {
+            self.ask_to_grow();
+        }
+    }
+
+    /// Whether nobody gets a server.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.state().is_paused()
+    }
+
     /// It is no longer in the configuration: clients leave it at the end of their transactions.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);

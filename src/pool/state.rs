@@ -8,6 +8,8 @@
 //!                    v
 //!                  (gone), and no other attempt before retry_at
 //! ```
+//! Paused, it opens nothing and serves nobody; who waits waits on.
+//!
 //! Invariant: `connecting <= servers`; servers are only ever begun below the pool's size (with the
 //! reserve, once somebody has waited for it); waiters leave in the order in which they came.
 
@@ -68,6 +70,7 @@ pub struct State {
     waiting_for_welcome: usize,
     /// It has said so.
     welcomed: bool,
+    paused: bool,
 }
 
 impl State {
@@ -104,6 +107,30 @@ impl State {
         self.waiting -= 1;
         self.drop_gaps();
         Some((ticket, waiter))
+    }
+
+    /// The waiter that is served next, if any; it leaves the queue. Nobody is while the pool is paused.
+    pub fn pop_served(&mut self) -> Option<(Ticket, Waiter)> {
+        if self.paused {
+            return None;
+        }
+        self.pop_oldest()
+    }
+
+    /// From now on nobody is served. Returns whether that is new.
+    pub fn pause(&mut self) -> bool {
+        !std::mem::replace(&mut self.paused, true)
+    }
+
+    /// Ends that. Returns whether it was paused.
+    pub fn resume(&mut self) -> bool {
+        std::mem::replace(&mut self.paused, false)
+    }
+
+    /// Whether nobody is served.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     fn drop_gaps(&mut self) {
@@ -188,7 +215,7 @@ impl State {
     /// How many servers should be opened now.
     #[must_use]
     pub fn connects_due(&self, bounds: &Bounds, now: Instant) -> usize {
-        if self.retry_at.is_some_and(|at| now < at) {
+        if self.paused || self.retry_at.is_some_and(|at| now < at) {
             return 0;
         }
         let overdue = |after| {
@@ -355,6 +382,25 @@ mod tests {
             s.begin_connect();
         }
         assert_eq!(s.connects_due(&BOUNDS, now), 0);
+    }
+
+    #[test]
+    fn t76_a_paused_pool_opens_nothing_serves_nobody_and_forgets_nobody() {
+        let now = Instant::now();
+        let mut s = State::default();
+        s.begin_connect();
+        s.connected();
+        assert!(s.pause() && !s.pause(), "only the first is new");
+        let ticket = s.enqueue(waiter(0, now));
+        let min = Bounds { min: 3, ..BOUNDS };
+        assert_eq!(s.connects_due(&min, now + Duration::from_secs(9)), 0);
+        assert!(s.pop_served().is_none());
+        assert_eq!((s.waiting(), s.position(ticket)), (1, 1));
+        s.closed();
+        s.check_invariants();
+        assert!(s.resume() && !s.resume());
+        assert_eq!(s.connects_due(&min, now), 3);
+        assert_eq!(s.pop_served().map(|(t, _)| t), Some(ticket));
     }
 
     #[test]

@@ -27,7 +27,8 @@ impl Pool {
             }
             let _waiting = AwaitsWelcome::new(self);
             self.ask_to_grow();
-            if tokio::time::timeout(patience, changed).await.is_err() {
+            let in_time = tokio::time::timeout(patience, changed).await;
+            if in_time.is_err() && !self.is_paused() {
                 return Err(self.out_of_patience());
             }
         }

@@ -217,6 +217,7 @@ impl Relay<'_> {
         }
         self.note_replay(repeatable, &input[..used], &shape);
         if was_idle && self.server.ledger.outstanding() > 0 {
+            self.server.running.note(input);
             self.begin_work();
         }
         let bytes = splice.finish();

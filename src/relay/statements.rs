@@ -172,6 +172,7 @@ impl Relay<'_> {
             put_parse(&statement, splice);
             return Ok(Step::Done(here));
         }
+        self.counters.statements_named.add(1);
         let server = &mut *self.server;
         let client = &mut self.client.statements;
         if held {

@@ -21,7 +21,7 @@ use pooler_protocol::prepared::ServerStatements;
 use pooler_protocol::settings::Settings;
 use pooler_protocol::startup;
 
-use super::{CancelFlight, Identity, Pass, Replay, Server, Welcome};
+use super::{CancelFlight, Identity, Pass, Replay, Running, Server, Welcome};
 use crate::buffer::{Carry, Outbox};
 use crate::error::LoginError;
 use crate::net::{Address, Liveness, Stream};
@@ -335,6 +335,7 @@ impl Talk {
             }),
             cancels: Arc::new(CancelFlight::default()),
             born: Instant::now(),
+            running: Running::default(),
             used: false,
             born_as: None,
         }

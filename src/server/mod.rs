@@ -24,10 +24,12 @@ mod absorb;
 pub mod catalogue;
 pub mod listening;
 pub mod login;
+mod running;
 mod suspects;
 mod vacating;
 mod welcome;
 
+pub use running::{Running, Sent as RunningText};
 use suspects::Suspects;
 use vacating::Vacating;
 pub use welcome::Welcome;
@@ -110,6 +112,13 @@ impl Interners {
         }
         Arc::make_mut(&mut custom).push(name.into());
         true
+    }
+
+    /// Statements known, and the bytes that their texts take.
+    #[must_use]
+    pub fn statement_usage(&self) -> (usize, usize) {
+        let interner = self.statements.lock();
+        interner.unwrap_or_else(PoisonError::into_inner).usage()
     }
 
     /// The names remembered.
@@ -327,6 +336,8 @@ pub struct Server<S = Stream> {
     pub cancels: Arc<CancelFlight>,
     /// When it was logged in.
     pub born: Instant,
+    /// The beginning of what it was sent last by a client.
+    pub running: Running,
     /// A client has had it.
     pub used: bool,
     /// What its login depended on beyond its parameters, if it was asked and could say.
@@ -437,6 +448,7 @@ impl<S> Server<S> {
             identity: self.identity,
             cancels: self.cancels,
             born: self.born,
+            running: self.running,
             used: self.used,
             born_as: self.born_as,
         })

@@ -100,7 +100,9 @@ impl Session {
             return false;
         };
         self.client.statements.adopt(view.name, statement);
-        self.local.counters().statements_reused.add(1);
+        let counters = self.local.counters();
+        counters.statements_named.add(1);
+        counters.statements_reused.add(1);
         true
     }
 

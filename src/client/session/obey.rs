@@ -18,6 +18,7 @@ impl Session {
         for order in self.seat.take_orders() {
             match order {
                 Order::LookUp => {}
+                Order::Describe(census) => self.describe(&census),
                 Order::Abort => return Step::End,
                 Order::End(refusal) => {
                     if !matches!(self.state, State::Closing) {

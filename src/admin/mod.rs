@@ -1,0 +1,197 @@
+//! The console: the databases `pooler` and `pgbouncer`, in which operators look and take hold.
+//!
+//! One row a command (`command`), one row a column (`show/`). Commands, columns, their order and
+//! their types are PgBouncer's where PgBouncer has them, so that what was made for it works here;
+//! our own columns stand behind its own. A console session never uses a server connection and
+//! counts for no limit of the clients'.
+//!
+//! What sessions know of themselves stays with them: a worker is asked by an [`Errand`], and each
+//! session answers between two of its own steps. So nothing is kept for the console on the path of
+//! a transaction, and no lock is taken there.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use crate::config::{CONSOLE, Config};
+use crate::error::Refusal;
+use crate::pool::limit::Limit;
+use crate::registry::Registry;
+use crate::shutdown::Ask;
+
+mod act;
+mod census;
+mod command;
+mod hold;
+mod portal;
+mod serve;
+mod sheet;
+mod show;
+mod stats;
+mod visits;
+mod words;
+
+pub use census::{Census, ClientLine, ServerLine, Standing, View};
+pub use serve::{Visitor, serve};
+
+use stats::Periods;
+use visits::Visits;
+
+/// Console sessions at a time: whoever leaves them open must not fill the process.
+const VISITORS_MAX: usize = 100;
+
+/// How long a worker may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// What a worker is asked to do for the console.
+#[derive(Debug)]
+pub enum Errand {
+    /// Say who is there.
+    Look(Scope, oneshot::Sender<View>),
+    /// End sessions with this. Answered with how many there were.
+    End(Whom, Box<Refusal>, oneshot::Sender<usize>),
+}
+
+/// Whose sessions are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Nobody's: what all workers share is enough.
+    Nobody,
+    /// Those that have a server or wait for one.
+    Busy,
+    /// All.
+    Everybody,
+}
+
+/// Which sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// The one of this number.
+    Client(u64),
+    /// Those of this database.
+    Database(String),
+    /// All.
+    Everybody,
+}
+
+/// What the process as a whole is asked to do.
+#[derive(Debug)]
+pub enum Control {
+    /// As a signal would.
+    Ask(Ask),
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Result<Reloaded, String>>),
+    /// Put this one in force.
+    Adopt(Box<Config>, oneshot::Sender<Result<Reloaded, String>>),
+}
+
+/// What a reload has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What is different now, a line each.
+    pub changes: Vec<String>,
+    /// Keys that changed but need a restart.
+    pub restart: Vec<&'static str>,
+    /// What the file's reader warns of.
+    pub warnings: Vec<String>,
+}
+
+/// Gives an errand to the worker of this number.
+pub type Tell = Box<dyn Fn(usize, Errand) + Send + Sync>;
+
+/// What console sessions of all workers share.
+pub struct Desk {
+    /// What is configured, and every pool.
+    pub registry: Arc<Registry>,
+    control: UnboundedSender<Control>,
+    workers: usize,
+    tell: Tell,
+    places: Arc<Limit>,
+    visits: Arc<Visits>,
+    periods: Mutex<Periods>,
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+/// Whether `database` is the console.
+#[must_use]
+pub fn is_console(database: &str) -> bool {
+    CONSOLE.contains(&database)
+}
+
+impl Desk {
+    /// Of a process with this many workers.
+    #[must_use]
+    pub fn new(
+        registry: Arc<Registry>,
+        control: UnboundedSender<Control>,
+        workers: usize,
+        tell: Tell,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            control,
+            workers,
+            tell,
+            places: Limit::new(Some(VISITORS_MAX)),
+            visits: Arc::default(),
+            periods: Mutex::new(Periods::new(Instant::now())),
+        })
+    }
+
+    /// Keeps the averages up to date; to be called at least once a minute.
+    pub fn tick(&self, now: Instant) {
+        self.periods().tick(&self.registry, now);
+    }
+
+    fn periods(&self) -> MutexGuard<'_, Periods> {
+        self.periods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks every worker at once; those that do not answer in time, or have stopped, are left out.
+    async fn ask_all<T>(&self, errand: impl Fn(oneshot::Sender<T>) -> Errand) -> Vec<T> {
+        let asked: Vec<_> = (0..self.workers)
+            .map(|worker| {
+                let (reply, answer) = oneshot::channel();
+                (self.tell)(worker, errand(reply));
+                answer
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        let all = async {
+            for answer in asked {
+                answers.extend(answer.await);
+            }
+        };
+        let _in_time = tokio::time::timeout(ANSWER_MAX, all).await;
+        answers
+    }
+
+    /// Who is there.
+    async fn look(&self, scope: Scope) -> View {
+        let mut view = View::default();
+        if scope == Scope::Nobody {
+            return view;
+        }
+        for part in self.ask_all(|reply| Errand::Look(scope, reply)).await {
+            view.clients.extend(part.clients);
+            view.servers.extend(part.servers);
+        }
+        view.clients.sort_unstable_by_key(|client| client.id);
+        view.servers.sort_unstable_by_key(|server| server.id);
+        view
+    }
+
+    /// Ends sessions; how many there were.
+    async fn end(&self, whom: &Whom, refusal: &Refusal) -> usize {
+        let end = |reply| Errand::End(whom.clone(), Box::new(refusal.clone()), reply);
+        self.ask_all(end).await.into_iter().sum()
+    }
+}

@@ -1,0 +1,180 @@
+//! What PgBouncer has not: who waits for whom, who is kept on a server and why, and what is prepared.
+
+use std::time::{Duration, Instant};
+
+use super::super::census::{ClientLine, Standing, View};
+use super::super::sheet::{Sheet, count, int4, int8, is, numeric, text};
+use super::super::stats::Totals;
+use super::pools::PoolLine;
+use super::{moment, pools, rest_us, seconds};
+use crate::relay::reasons;
+
+/// A client that waits.
+pub(in super::super) struct Waiter {
+    client: ClientLine,
+    position: usize,
+    wait: Duration,
+    holder: Option<ClientLine>,
+}
+
+impl Waiter {
+    fn of_holder(&self, value: fn(&ClientLine) -> Option<String>) -> Option<String> {
+        self.holder.as_ref().and_then(value)
+    }
+}
+
+/// Those who wait, the most patient of each pool first.
+fn queue(view: &View) -> Vec<Waiter> {
+    let now = Instant::now();
+    let mut waiting: Vec<_> = view
+        .clients
+        .iter()
+        .filter_map(|client| Some((client.pool_name.clone(), client.waiting?, client)))
+        .collect();
+    waiting.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    let mut position = 0;
+    let mut last_pool = None;
+    let line = |(pool, since, client): (String, Instant, &ClientLine)| {
+        position = if last_pool.as_ref() == Some(&pool) {
+            position + 1
+        } else {
+            1
+        };
+        let holder = holder(view, &pool);
+        last_pool = Some(pool);
+        Waiter {
+            client: client.clone(),
+            position,
+            wait: now.saturating_duration_since(since),
+            holder: holder.cloned(),
+        }
+    };
+    waiting.into_iter().map(line).collect()
+}
+
+/// Who has had a server of `pool` for longest.
+fn holder<'a>(view: &'a View, pool: &str) -> Option<&'a ClientLine> {
+    let clients = view.clients.iter();
+    let holders = clients.filter(|c| c.standing == Standing::Active && c.pool_name == pool);
+    holders.min_by_key(|c| held_since(c))
+}
+
+/// Since when a client has its server.
+fn held_since(client: &ClientLine) -> Instant {
+    let since = [client.transaction, client.pinned];
+    since.into_iter().flatten().min().unwrap_or(client.since)
+}
+
+fn doing(client: &ClientLine) -> &'static str {
+    match (client.query, client.transaction) {
+        (Some(_), _) => "active",
+        (None, Some(_)) => "idle in transaction",
+        (None, None) => "idle",
+    }
+}
+
+/// SHOW QUEUE
+pub(in super::super) static QUEUE: Sheet<Waiter> = Sheet {
+    columns: &[
+        int8("client", |w| is(w.client.id)),
+        text("application_name", |w| is(&w.client.application_name)),
+        text("user", |w| is(&w.client.user)),
+        text("database", |w| is(&w.client.database)),
+        text("addr", |w| is(w.client.peer)),
+        text("pool", |w| is(&w.client.pool_name)),
+        int4("position", |w| count(w.position)),
+        int4("wait", |w| seconds(w.wait)),
+        int4("wait_us", |w| rest_us(w.wait)),
+        int8("holder", |w| w.of_holder(|h| is(h.id))),
+        text("holder_application_name", |w| {
+            w.of_holder(|h| is(&h.application_name))
+        }),
+        text("holder_user", |w| w.of_holder(|h| is(&h.user))),
+        text("holder_addr", |w| w.of_holder(|h| is(h.peer))),
+        int4("holder_remote_pid", |w| {
+            w.of_holder(|h| h.server.map(|(_, pid)| pid.to_string()))
+        }),
+        text("holder_since", |w| w.of_holder(|h| moment(held_since(h)))),
+        text("holder_state", |w| w.of_holder(|h| is(doing(h)))),
+        text("holder_query", |w| w.of_holder(|h| is(&h.text))),
+    ],
+    lines: |_, view| queue(view),
+};
+
+/// A client that is kept on its server, and one reason.
+pub(in super::super) struct Pin {
+    client: ClientLine,
+    reason: &'static str,
+}
+
+/// SHOW PINS
+pub(in super::super) static PINS: Sheet<Pin> = Sheet {
+    columns: &[
+        int8("client", |p| is(p.client.id)),
+        text("application_name", |p| is(&p.client.application_name)),
+        text("user", |p| is(&p.client.user)),
+        text("database", |p| is(&p.client.database)),
+        text("addr", |p| is(p.client.peer)),
+        int8("server", |p| p.client.server.map(|(id, _)| id.to_string())),
+        int4("remote_pid", |p| {
+            p.client.server.map(|(_, pid)| pid.to_string())
+        }),
+        text("reason", |p| is(p.reason)),
+        text("since", |p| p.client.pinned.and_then(moment)),
+    ],
+    lines: |_, view| {
+        let pins = view.clients.iter().flat_map(|client| {
+            reasons(client.pins).map(move |kind| Pin {
+                client: client.clone(),
+                reason: kind.reason,
+            })
+        });
+        pins.collect()
+    },
+};
+
+/// SHOW PREPARED: how the statements of a pool fare.
+pub(in super::super) static PREPARED: Sheet<PreparedLine> = Sheet {
+    columns: &[
+        text("database", |p| is(&p.pool.pool.key.database)),
+        text("user", |p| is(&p.pool.pool.key.user)),
+        int4("max_prepared_statements", |p| count(p.max)),
+        numeric("named_by_clients", |p| is(p.totals.named)),
+        numeric("prepared_on_servers", |p| is(p.totals.prepared)),
+        numeric("reused", |p| is(p.totals.used - p.totals.prepared)),
+        numeric("evicted", |p| is(p.evicted)),
+        numeric("retried", |p| is(p.retried)),
+    ],
+    lines: |desk, _| {
+        pools::pools(&desk.registry)
+            .into_iter()
+            .map(prepared)
+            .collect()
+    },
+};
+
+/// A pool.
+pub(in super::super) struct PreparedLine {
+    pool: PoolLine,
+    max: usize,
+    totals: Totals,
+    evicted: u64,
+    retried: u64,
+}
+
+fn prepared(pool: PoolLine) -> PreparedLine {
+    let mut totals = Totals::default();
+    let (mut evicted, mut retried) = (0, 0);
+    for counters in pool.pool.all_counters() {
+        totals.add_counters(counters);
+        evicted += counters.statements_evicted.value();
+        retried += counters.statements_retried.value();
+    }
+    PreparedLine {
+        max: pool.pool.plan().settings.max_prepared_statements,
+        pool,
+        totals,
+        evicted,
+        retried,
+    }
+}

@@ -1,0 +1,45 @@
+//! What the console asks of a worker: who is there, and to end sessions.
+
+use std::rc::Rc;
+
+use super::seat::Order;
+use super::session::server_line;
+use super::{Hub, Phase};
+use crate::admin::{Census, Errand, Scope, Whom};
+
+impl Hub {
+    /// Does what the console asked for.
+    pub(super) fn run_for_console(&self, errand: Errand) {
+        match errand {
+            Errand::Look(scope, reply) => {
+                let census = Rc::new(Census::new(reply));
+                for local in self.pools.all() {
+                    local.each_idle(|server, since, outdated| {
+                        let mut line = server_line(&local.shared().key, server);
+                        line.since = since;
+                        line.close_needed = outdated;
+                        census.add_server(line);
+                    });
+                }
+                self.seats.order_some(
+                    |seat| {
+                        let (phase, _) = seat.standing();
+                        scope == Scope::Everybody || phase != Phase::Idle
+                    },
+                    || Order::Describe(Rc::clone(&census)),
+                );
+            }
+            Errand::End(whom, refusal, reply) => {
+                let ended = self.seats.order_some(
+                    |seat| match &whom {
+                        Whom::Client(id) => seat.id() == *id,
+                        Whom::Database(name) => seat.pool().key.database == *name,
+                        Whom::Everybody => true,
+                    },
+                    || Order::End(refusal.clone()),
+                );
+                let _heard = reply.send(ended);
+            }
+        }
+    }
+}

@@ -347,6 +347,14 @@ impl Registry {
         }
     }
 
+    /// What is known of database `dbname` of a cluster, if anything was asked.
+    #[must_use]
+    pub fn known_database(&self, cluster: &str, dbname: &str) -> Option<Arc<catalogue::Database>> {
+        let databases = lock(&self.databases);
+        let key = (cluster.to_owned(), dbname.to_owned());
+        databases.get(&key).cloned()
+    }
+
     /// What is known of database `dbname` of a cluster.
     fn database(&self, cluster: &str, dbname: &str) -> Arc<catalogue::Database> {
         let mut databases = lock(&self.databases);

@@ -15,6 +15,8 @@ pub struct View {
     pub clients: Vec<ClientLine>,
     /// Servers that idle, and those of the clients.
     pub servers: Vec<ServerLine>,
+    /// The statement that is asked about, if one is.
+    pub asked: String,
 }
 
 impl View {

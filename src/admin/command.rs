@@ -57,11 +57,13 @@ pub(super) struct Command {
     pub(super) help: &'static str,
 }
 
+/// The one command that is read in a way of its own.
+const EXPLAIN: &str = "EXPLAIN ROUTE";
+
 use Rank::{Admin, Stats};
 use Scope::{Busy, Everybody, Nobody};
 
-/// Every command there is. What belongs to the routing of reads (SHOW HOSTS, SHOW ROUTES, EXPLAIN
-/// ROUTE) is a row here when there is something to show.
+/// Every command there is.
 pub(super) static COMMANDS: &[Command] = &[
     act("SHOW HELP", "", 0, 0, Stats, Verb::Help, "this list"),
     show(
@@ -100,7 +102,21 @@ pub(super) static COMMANDS: &[Command] = &[
         Nobody,
         "empty, likewise",
     ),
+    Command {
+        name: EXPLAIN,
+        takes: "statement",
+        arity: 1..=1,
+        rank: Rank::Stats,
+        does: Does::Show(&show::EXPLAIN, Nobody),
+        help: "where a statement would go in each database, and why",
+    },
     act("SHOW FDS", "", 0, 0, Admin, Verb::ShowFds, "not supported"),
+    show(
+        "SHOW HOSTS",
+        &show::HOSTS,
+        Nobody,
+        "hosts: role, health, lag, load",
+    ),
     show(
         "SHOW LISTS",
         &show::LISTS,
@@ -143,6 +159,12 @@ pub(super) static COMMANDS: &[Command] = &[
         &show::QUEUE,
         Busy,
         "who waits, for how long, and for whom",
+    ),
+    show(
+        "SHOW ROUTES",
+        &show::ROUTES,
+        Nobody,
+        "statements by where they went, and why",
     ),
     show("SHOW SERVERS", &show::SERVERS, Busy, "server connections"),
     show(
@@ -336,6 +358,10 @@ pub(super) struct Given {
 /// # Errors
 /// 42601, if it is not one; 42501, if it is not for `rank`.
 pub(super) fn read(text: &str, rank: Rank) -> Result<Option<Given>, Refusal> {
+    if let Some(given) = read_explain(text) {
+        given.check(rank)?;
+        return Ok(Some(given));
+    }
     let words = words::split(text)?;
     if words.is_empty() {
         return Ok(None);
@@ -357,6 +383,23 @@ pub(super) fn read(text: &str, rank: Rank) -> Result<Option<Given>, Refusal> {
         return Err(usage(command));
     }
     Ok(Some(given))
+}
+
+/// What is behind EXPLAIN ROUTE is a statement of somebody else's language, and taken as it stands.
+fn read_explain(text: &str) -> Option<Given> {
+    let mut rest = text.trim_start();
+    for word in EXPLAIN.split(' ') {
+        let (first, behind) = rest.split_once(char::is_whitespace)?;
+        if !first.eq_ignore_ascii_case(word) {
+            return None;
+        }
+        rest = behind.trim_start();
+    }
+    let command = COMMANDS.iter().find(|command| command.name == EXPLAIN)?;
+    (!rest.is_empty()).then(|| Given {
+        command,
+        arguments: vec![rest.to_owned()],
+    })
 }
 
 impl Given {

@@ -66,6 +66,7 @@ impl Request {
                 Does::Act(verb) => (Vec::new(), act(desk, *verb, given).await?),
                 Does::Show(sheet, scope) => {
                     let mut view = desk.look(*scope).await;
+                    view.asked = given.arguments.concat();
                     if rank < Rank::Admin {
                         view.hide_texts(HIDDEN);
                     }

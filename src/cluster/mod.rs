@@ -466,6 +466,19 @@ impl Cluster {
         }
     }
 
+    /// Why nothing is known of `host`, or what the monitor minds about it.
+    #[must_use]
+    pub fn why_not(&self, host: usize) -> Option<String> {
+        let watch = lock(&self.watch);
+        let outdated = watch.outdated_primary(Instant::now());
+        watch.failure(host).or_else(|| {
+            let (at, timeline, highest) = outdated?;
+            (at == host).then(|| {
+                format!("takes writes on timeline {timeline}, and {highest} was seen elsewhere")
+            })
+        })
+    }
+
     /// Why there is no primary, for those who wait for it.
     #[must_use]
     pub fn no_primary(&self) -> Option<String> {

@@ -8,6 +8,7 @@
 mod support;
 
 mod consistency;
+mod console;
 mod failover;
 mod functions;
 mod lag;

@@ -6,6 +6,7 @@ mod config;
 mod ours;
 mod pools;
 mod process;
+mod routing;
 mod sockets;
 mod stats;
 
@@ -13,6 +14,7 @@ pub(super) use config::CONFIG;
 pub(super) use ours::{PINS, PREPARED, QUEUE};
 pub(super) use pools::{DATABASES, POOLS, USERS};
 pub(super) use process::{DNS_HOSTS, DNS_ZONES, LISTS, MEM, PEER_POOLS, PEERS, STATE, VERSION};
+pub(super) use routing::{EXPLAIN, HOSTS, ROUTES};
 pub(super) use sockets::{ACTIVE_SOCKETS, CLIENTS, SERVERS, SOCKETS};
 pub(super) use stats::{STATS, STATS_AVERAGES, STATS_TOTALS, TOTALS};
 

@@ -11,7 +11,7 @@ use crate::config::{Config, Database, PoolSettings};
 use crate::pool::{Numbers, Pool};
 use crate::registry::{Gates, Registry};
 
-/// A pool, with what belongs to it: servers with startup parameters of their own.
+/// A pool, with what belongs to it: servers with startup parameters of their own, and those on replicas.
 pub(in super::super) struct PoolLine {
     pub(super) pool: Arc<Pool>,
     numbers: Numbers,
@@ -24,11 +24,12 @@ pub(in super::super) struct PoolLine {
 pub(super) fn pools(registry: &Registry) -> Vec<PoolLine> {
     let all = registry.pools();
     let mut branches: HashMap<u64, Vec<Numbers>> = HashMap::new();
-    for (trunk, pool) in all.iter().filter_map(|p| Some((p.trunk()?.id, p))) {
+    let belongs_to = |pool: &Pool| pool.trunk().map(|trunk| trunk.id).or(pool.home_id());
+    for (trunk, pool) in all.iter().filter_map(|p| Some((belongs_to(p)?, p))) {
         branches.entry(trunk).or_default().push(pool.numbers());
     }
     let now = Instant::now();
-    let trunks = all.into_iter().filter(|pool| pool.trunk().is_none());
+    let trunks = all.into_iter().filter(|pool| belongs_to(pool).is_none());
     let line = |pool: Arc<Pool>| {
         let mut numbers = pool.numbers();
         for branch in branches.get(&pool.id).into_iter().flatten() {

@@ -215,7 +215,7 @@ impl Builder {
             b"relation" => UNSAFE_RELATION,
             b"type" => UNSAFE_TYPE,
             b"operator" => return self.add_operator(name),
-            // A cast that is made without being named.
+            // A cast between built-in types, which is made without being named.
             _ => {
                 self.hopeless = Some(Reason::Type);
                 return;

@@ -360,7 +360,7 @@ impl<'a, 'c> Walk<'a, 'c> {
             Keyword::Rollup | Keyword::Cube => before.keyword == Keyword::By,
             Keyword::Materialized => matches!(before.keyword, Keyword::As | Keyword::Not),
             Keyword::Zone => before.keyword == Keyword::Time,
-            Keyword::Escape => before.token.kind == Kind::Text,
+            Keyword::Escape | Keyword::Second => before.token.kind == Kind::Text,
             Keyword::Operator => self.names_operator(),
             _ => false,
         }

@@ -61,6 +61,7 @@ keywords! {
     Partition "partition",
     Recursive "recursive",
     Rollup "rollup",
+    Second "second",
     Select "select",
     Set "set",
     Sets "sets",
@@ -77,18 +78,18 @@ keywords! {
 }
 
 /// Words with [`Keyword::Construct`].
-const CONSTRUCTS: &str = "and any array between bit cast char character coalesce dec decimal else except \
+const CONSTRUCTS: &str = "and any array between bit cast char character coalesce current_time current_timestamp dec decimal else except \
     exists extract float greatest having ilike in intersect interval json json_array json_arrayagg json_exists \
     json_object json_objectagg json_query json_scalar json_serialize json_table json_value lateral least \
-    limit national nchar normalize nullif numeric offset or overlay position precision row setof some substring \
+    limit localtime localtimestamp national nchar normalize nullif numeric offset or overlay position precision row setof some substring \
     then timestamp trim union using varchar varying variadic when where xmlattributes xmlconcat xmlelement \
     xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable";
 
 /// Words with [`Keyword::Reserved`]: the rest of the reserved ones, and some that a value may follow.
 const RESERVED: &str = "asc asymmetric at both case check collate collation column constraint create cross \
-    current_catalog current_date current_role current_time current_timestamp current_user default deferrable \
-    desc do end false fetch first foreign full grant initially inner is isnull leading left like local localtime \
-    localtimestamp natural next notnull null outer overlaps passing path placing primary range references \
+    current_catalog current_date current_role current_user default deferrable \
+    desc do end false fetch first foreign full grant initially inner is isnull leading left like local \
+    natural next notnull null outer overlaps passing path placing primary range references \
     returning right rows session_user similar symmetric tablesample to trailing true unique user within window";
 
 impl Keyword {

@@ -11,6 +11,10 @@
 //! `pg_depend` has no rows for functions that are built in, so the stored trees of rules are searched
 //! for the numbers of functions. Those of the information schema call none of these.
 //!
+//! A cast by such a function may be made without being named. It needs a value of one of its two types
+//! that is not built in: relations with a column of that type, functions that take or give it, and its
+//! name are suspect. If both are built in, everything is (`cast`).
+//!
 //! Triggers, procedures and functions that take something internal cannot be called by a statement.
 
 /// Rows of kind (`safe`, `function`, `relation`, `type`, `operator`, `cast`) and name. See
@@ -38,13 +42,22 @@ called AS MATERIALIZED (
                     pgp_sym_encrypt,pgp_sym_encrypt_bytea,uuid_generate_v1,uuid_generate_v1mc,uuid_generate_v3,
                     uuid_generate_v4,uuid_generate_v5}'::pg_catalog.name[]))
         END AS bad,
-        p.proargdefaults
+        p.proargdefaults, p.prorettype, p.proargtypes
     FROM pg_catalog.pg_proc p
     JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang
     WHERE p.prokind OPERATOR(pg_catalog.<>) 'p'
     AND p.prorettype OPERATOR(pg_catalog.<>) ALL ('{2279,3838}'::pg_catalog.oid[])
 ),
 basic AS MATERIALIZED (SELECT oid FROM called WHERE bad),
+casts AS (
+    SELECT CASE WHEN c.castsource OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid THEN c.castsource ELSE c.casttarget END AS carrier
+    FROM pg_catalog.pg_cast c WHERE EXISTS (SELECT FROM basic b WHERE b.oid OPERATOR(pg_catalog.=) c.castfunc)
+),
+carriers AS MATERIALIZED (
+    SELECT pg_catalog.array_agg(t.oid) AS oids FROM pg_catalog.pg_type t WHERE EXISTS (
+        SELECT FROM casts c WHERE c.carrier OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+        AND c.carrier OPERATOR(pg_catalog.=) ANY (ARRAY[t.oid, t.typelem]))
+),
 bad AS MATERIALIZED (
     SELECT oid FROM basic
     UNION
@@ -57,6 +70,9 @@ bad AS MATERIALIZED (
     WHERE c.proargdefaults IS NOT NULL AND EXISTS (
         SELECT FROM pg_catalog.unnest(pg_catalog.string_to_array(c.proargdefaults::pg_catalog.text, 'funcid ')) part
         JOIN basic b ON b.oid::pg_catalog.text OPERATOR(pg_catalog.=) pg_catalog.split_part(part, ' ', 1))
+    UNION
+    SELECT c.oid FROM called c, carriers t WHERE c.prorettype OPERATOR(pg_catalog.=) ANY (t.oids)
+        OR c.proargtypes::pg_catalog.oid[] OPERATOR(pg_catalog.&&) t.oids
 ),
 rules AS MATERIALIZED (
     SELECT r.oid, r.ev_class AS relation, r.ev_action::pg_catalog.text AS tree
@@ -98,6 +114,8 @@ hiding AS (
         JOIN bad b ON b.oid::pg_catalog.text OPERATOR(pg_catalog.=) pg_catalog.split_part(part, ' ', 1))
     UNION
     SELECT relation FROM rules WHERE pg_catalog.strpos(tree, '{ROWMARKCLAUSE') OPERATOR(pg_catalog.>) 0
+    UNION
+    SELECT a.attrelid FROM pg_catalog.pg_attribute a, carriers t WHERE a.atttypid OPERATOR(pg_catalog.=) ANY (t.oids)
 ),
 relations AS (
     SELECT oid FROM hiding
@@ -115,10 +133,11 @@ UNION ALL
 SELECT DISTINCT 'operator', o.oprname::pg_catalog.text
 FROM pg_catalog.pg_operator o JOIN bad b ON b.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid
 UNION ALL
-SELECT DISTINCT CASE WHEN c.castcontext OPERATOR(pg_catalog.=) 'i' THEN 'cast' ELSE 'type' END, t.typname::pg_catalog.text
-FROM pg_catalog.pg_cast c
-JOIN bad b ON b.oid OPERATOR(pg_catalog.=) c.castfunc
-JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.casttarget
+SELECT 'type', t.typname::pg_catalog.text
+FROM pg_catalog.pg_type t, carriers c WHERE t.oid OPERATOR(pg_catalog.=) ANY (c.oids)
+UNION ALL
+SELECT 'cast', carrier::pg_catalog.regtype::pg_catalog.text FROM casts
+WHERE carrier OPERATOR(pg_catalog.<) 16384::pg_catalog.oid
 UNION ALL
 SELECT DISTINCT 'type', t.typname::pg_catalog.text
 FROM pg_catalog.pg_constraint c

@@ -19,6 +19,7 @@ use crate::pool::Commons;
 use crate::registry::Registry;
 use crate::server::Interners;
 use crate::shutdown::{Ask, Signals};
+use crate::tls::{Tls, TlsError};
 use crate::worker::{self, Parts};
 
 /// How long clients may take to take in their last message when the process stops at once.
@@ -42,6 +43,9 @@ pub enum RunError {
     /// The configuration is wrong: exit code 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of a certificate or a key is of no use: exit code 2.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system refused something: exit code 1.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -127,6 +131,7 @@ struct Fleet {
 
 impl Fleet {
     fn start(config: Config, descriptors: RawFd) -> Result<Self, RunError> {
+        let tls = Tls::load(&config.tls, None)?;
         let workers = config.pooler.worker_count();
         let statement_bytes =
             usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
@@ -139,7 +144,7 @@ impl Fleet {
             interners: Interners::new(statement_bytes),
             couriers: pool_couriers,
         });
-        let registry = Registry::new(config, commons);
+        let registry = Registry::new(config, tls, commons);
         let mut threads = Vec::with_capacity(workers);
         let door = client::Door::default();
         let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
@@ -234,12 +239,18 @@ impl Fleet {
     }
 
     fn reload(&self, path: &Path) {
-        match Config::load(path) {
-            Ok(config) => {
+        let old = self.registry.current();
+        let loaded = Config::load(path).map_err(RunError::from);
+        let loaded = loaded.and_then(|config| {
+            let tls = Tls::load(&config.tls, Some(&old.tls))?;
+            Ok((config, tls))
+        });
+        match loaded {
+            Ok((config, tls)) => {
                 for warning in &config.warnings {
                     tracing::warn!("{warning}");
                 }
-                let restart = self.registry.reload(config);
+                let restart = self.registry.reload(config, tls);
                 self.tell(|| Errand::Reloaded);
                 tracing::info!("configuration reloaded");
                 if !restart.is_empty() {

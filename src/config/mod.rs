@@ -33,7 +33,6 @@ mod value;
 mod words;
 
 pub(crate) use self::bound::{HostBound, counted};
-pub(crate) use self::not_yet::TLS_IN_EFFECT;
 pub(crate) use self::units::{show_duration, show_size};
 
 #[cfg(test)]
@@ -52,7 +51,7 @@ pub use self::types::{
 };
 pub use self::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Routing, TlsMode,
+    Routing, TlsMode, TlsNegotiation, TlsVersion,
 };
 
 /// The name of the database that matches any other.

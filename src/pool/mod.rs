@@ -27,6 +27,7 @@ use crate::metrics::PoolCounters;
 use crate::net::{Address, DetachedStream};
 use crate::server::login::Credentials;
 use crate::server::{Interners, Welcome};
+use crate::tls::Connector;
 
 mod checkout;
 mod connect;
@@ -100,6 +101,8 @@ pub struct Recipe {
     pub dbname: String,
     /// The proof.
     pub credentials: Credentials,
+    /// How connections are encrypted.
+    pub tls: Arc<Connector>,
 }
 
 /// What a pool is made of besides its name: replaced as a whole by a reload.

@@ -14,6 +14,7 @@ use pooler_protocol::startup::encode_cancel_request;
 use tokio::sync::Semaphore;
 
 use crate::server::{Flying, Identity};
+use crate::tls::Way;
 
 /// Cancel requests that one worker has under way at a time; the others wait for their turn, so a
 /// flood of them cannot take the descriptors that logins need (trap 15).
@@ -66,7 +67,13 @@ async fn deliver(to: &Identity, under_way: &Cell<bool>) -> std::io::Result<()> {
     let mut request = BytesMut::new();
     encode_cancel_request(to.process_id, &to.cancel_key, &mut request)
         .map_err(std::io::Error::other)?;
-    let mut stream = to.address.connect(to.liveness).await?;
+    let mut stream = match &to.tls {
+        None => to.address.connect(to.liveness).await?,
+        Some(tls) => {
+            let opened = tls.open(Way::Tls, &to.address, to.liveness).await;
+            opened.map_err(std::io::Error::other)?.stream
+        }
+    };
     under_way.set(true);
     stream.write_all(&request).await?;
     let mut nothing = [0; 64];

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::config::{
     AuthType, Cluster, Config, Database, HostBound, ListenAddress, PoolMode, PoolSettings,
-    ReadConsistency, Route, Routing, TLS_IN_EFFECT, counted, show_duration, show_size,
+    ReadConsistency, Route, Routing, TlsMode, TlsNegotiation, TlsSide, counted, show_duration,
+    show_size,
 };
 
 /// Files that the pooler needs besides clients and servers: listeners, log, event queues, name
@@ -97,7 +98,8 @@ fn describe_process(config: &Config, report: &mut Report) {
         format!("at most {}", show_size(pooler.prepared_statement_memory)),
     );
     report.line("authentication", describe_auth(config));
-    report.line("TLS", describe_tls(config));
+    report.line("TLS with clients", describe_client_tls(&config.tls.client));
+    report.line("TLS with servers", describe_server_tls(&config.tls.server));
     report.line(
         "console",
         format!(
@@ -123,12 +125,48 @@ fn describe_process(config: &Config, report: &mut Report) {
     );
 }
 
-fn describe_tls(config: &Config) -> String {
-    if !TLS_IN_EFFECT {
-        return "not in effect yet: no connection is encrypted".to_owned();
+fn describe_client_tls(side: &TlsSide) -> String {
+    if side.mode == TlsMode::Disable {
+        return "none: disable".to_owned();
     }
-    let (client, server) = (config.tls.client.mode, config.tls.server.mode);
-    format!("clients: {client}; servers: {server}")
+    if side.cert.is_none() {
+        return "none: there is no cert to show".to_owned();
+    }
+    let whether = match side.mode.is_required() {
+        true => "required",
+        false => "for those that ask for it",
+    };
+    let certificates = match (side.mode.is_verified(), &side.ca) {
+        (true, _) => "; clients must show a certificate that ca has signed",
+        (false, Some(_)) => "; a certificate that a client shows must be signed by ca",
+        (false, None) => "",
+    };
+    format!(
+        "{whether} ({}, {} or later){certificates}",
+        side.mode, side.min_version
+    )
+}
+
+fn describe_server_tls(side: &TlsSide) -> String {
+    let whether = match side.mode {
+        TlsMode::Disable => return "none: disable".to_owned(),
+        TlsMode::Allow => "only with servers that refuse to go without",
+        TlsMode::Prefer => "with servers that have it, else none",
+        TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => "required",
+    };
+    let certificate = match (side.mode, &side.ca) {
+        (TlsMode::VerifyFull, _) => "certificate and name of the server are verified",
+        (TlsMode::VerifyCa, _) | (_, Some(_)) => "the server's certificate is verified",
+        (_, None) => "whoever answers is believed",
+    };
+    let begin = match side.negotiation {
+        TlsNegotiation::Postgres => "",
+        TlsNegotiation::Direct => ", begun directly",
+    };
+    format!(
+        "{whether} ({}, {} or later{begin}); {certificate}",
+        side.mode, side.min_version
+    )
 }
 
 fn describe_auth(config: &Config) -> String {
@@ -432,7 +470,8 @@ Pooler
   clients               at most 5000 (max_client_conn)
   statement texts       at most 256MB
   authentication        scram-sha-256; 2 users with a password
-  TLS                   not in effect yet: no connection is encrypted
+  TLS with clients      none: there is no cert to show
+  TLS with servers      with servers that have it, else none (prefer, TLSv1.2 or later); whoever answers is believed
   console               administrators: ops; read only: nobody
   metrics               http://127.0.0.1:9930/metrics
   slow queries          logged from 500ms

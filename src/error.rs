@@ -107,6 +107,13 @@ impl Refusal {
             .hint("SHOW HOSTS says how the replicas are; pooler.route = 'prefer-replica' falls back to the primary.")
     }
 
+    /// The client came without TLS and must not.
+    #[must_use]
+    pub fn tls_required() -> Self {
+        Self::fatal("28000", "the pooler accepts no connection without TLS")
+            .hint("Connect with sslmode=require or more.")
+    }
+
     /// The pooler is stopping.
     #[must_use]
     pub fn shutting_down() -> Self {
@@ -299,6 +306,14 @@ pub enum LoginError {
         /// The limit.
         limit: Duration,
     },
+    /// The two sides do not agree about TLS.
+    #[error("no TLS with {host}: {why}")]
+    Tls {
+        /// Host and port.
+        host: String,
+        /// What is wrong.
+        why: String,
+    },
     /// PostgreSQL refused.
     #[error("{host} refused the login: {message} (SQLSTATE {sqlstate})")]
     Refused {
@@ -367,7 +382,7 @@ impl LoginError {
             {
                 Outlook::Permanent
             }
-            Self::NoCredentials { .. } => Outlook::Permanent,
+            Self::NoCredentials { .. } | Self::Tls { .. } => Outlook::Permanent,
             Self::Refused { .. } | Self::Timeout { .. } | Self::Protocol { .. } => {
                 Outlook::Temporary
             }
@@ -390,6 +405,9 @@ impl LoginError {
             Self::Protocol { .. } => {
                 Refusal::fatal("08P01", message).hint("See what listens on that port.")
             }
+            Self::Tls { .. } => Refusal::fatal("08001", message).hint(
+                "See [tls.server] in the pooler's configuration, and the server's certificate.",
+            ),
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::NoPrimary { .. } => {
                 Refusal::fatal("08001", message)
                     .hint("See whether PostgreSQL runs there and can be reached from the pooler.")
@@ -461,6 +479,9 @@ pub enum ClientLoginError {
     /// It hung up, or never said anything that deserves an answer.
     #[error("the client left during login: {0}")]
     Gone(String),
+    /// The TLS handshake failed, of which its side was told as far as TLS has words for it.
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(String),
     /// It gets this and is closed.
     #[error("{}", .0.message)]
     Refused(Box<Refusal>),

@@ -20,6 +20,7 @@ pub mod relay;
 mod run;
 pub mod server;
 pub mod shutdown;
+pub mod tls;
 pub mod worker;
 
 pub use run::{RunError, run};

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
             Err(e) => {
                 eprintln!("{e}");
                 ExitCode::from(match e {
-                    pooler::RunError::Config(_) => 2,
+                    pooler::RunError::Config(_) | pooler::RunError::Tls(_) => 2,
                     pooler::RunError::System(_) => 1,
                 })
             }
@@ -59,7 +59,14 @@ fn main() -> ExitCode {
         Command::Check { config } => match Config::load(&config) {
             Ok(config) => {
                 print!("{}", pooler::check::describe(&config));
-                ExitCode::SUCCESS
+                // What it means stands there; a file that is of no use is an error all the same.
+                match pooler::tls::Tls::load(&config.tls, None) {
+                    Ok(_) => ExitCode::SUCCESS,
+                    Err(e) => {
+                        eprintln!("{e}");
+                        ExitCode::from(2)
+                    }
+                }
             }
             Err(e) => {
                 eprintln!("{e}");

@@ -1,7 +1,8 @@
 //! Sockets: TCP and Unix, toward clients and toward servers, as one type.
 //!
 //! Reads and writes are polled by hand (no boxed futures, no wrapper that would buffer), and a
-//! socket can leave one worker's event loop and enter another's.
+//! socket can leave one worker's event loop and enter another's. TLS is a third kind of socket: the
+//! other two do not know of it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 mod names;
+mod tls;
+
+pub use tls::{DetachedTls, Next, Records, Session, TlsStream};
 
 /// A connected socket that belongs to the event loop of one worker.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix-domain socket.
     Unix(UnixStream),
+    /// TLS over one of the other two.
+    Tls(Box<TlsStream>),
 }
 
 /// A connected socket that belongs to no event loop.
@@ -33,6 +39,8 @@ pub enum DetachedStream {
     Tcp(std::net::TcpStream),
     /// A Unix-domain socket.
     Unix(std::os::unix::net::UnixStream),
+    /// TLS over one of the other two.
+    Tls(DetachedTls),
 }
 
 impl DetachedStream {
@@ -44,6 +52,7 @@ impl DetachedStream {
         match self {
             Self::Tcp(s) => TcpStream::from_std(s).map(Stream::Tcp),
             Self::Unix(s) => UnixStream::from_std(s).map(Stream::Unix),
+            Self::Tls(s) => s.attach(),
         }
     }
 }
@@ -60,17 +69,27 @@ impl Stream {
         let polled = match self {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut buffer),
             Self::Unix(s) => Pin::new(s).poll_read(cx, &mut buffer),
+            Self::Tls(s) => return s.poll_read(cx, buffer.initialize_unfilled()),
         };
         polled.map_ok(|()| buffer.filled().len())
     }
 
-    /// Writes from `bytes`: the number that the system took.
+    /// Writes from `bytes`: the number that the system took. After `Pending` the same bytes must come
+    /// first in the next write: they may be encrypted already.
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tls(s) => s.poll_write(cx, bytes),
         }
+    }
+
+    /// Whether it holds bytes that were read from the system and not by anybody here.
+    #[inline]
+    #[must_use]
+    pub fn holds_unread(&self) -> bool {
+        matches!(self, Self::Tls(s) if s.has_plain())
     }
 
     /// Whether the event loop has seen something arrive that was not read yet. A look at a flag:
@@ -81,6 +100,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
             Self::Unix(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Self::Tls(s) => s.is_readable(),
         }
     }
 
@@ -90,21 +110,25 @@ impl Stream {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if nothing is there; else what the system says.
     #[inline]
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(s) => s.try_read(buffer),
             Self::Unix(s) => s.try_read(buffer),
+            Self::Tls(s) => s.try_read(buffer),
         }
     }
 
     /// Writes what the system takes at once and waits for nothing.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else what the system says.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// [`io::ErrorKind::WouldBlock`] if it takes nothing, with the same duty as `Pending` has in
+    /// [`Stream::poll_write`]; else what the system says.
+    #[inline]
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(s) => s.try_write(bytes),
             Self::Unix(s) => s.try_write(bytes),
+            Self::Tls(s) => s.try_write(bytes),
         }
     }
 
@@ -139,6 +163,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.into_std().map(DetachedStream::Tcp),
             Self::Unix(s) => s.into_std().map(DetachedStream::Unix),
+            Self::Tls(s) => s.detach(),
         }
     }
 
@@ -148,6 +173,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.as_raw_fd(),
             Self::Unix(s) => s.as_raw_fd(),
+            Self::Tls(s) => s.socket().as_raw_fd(),
         }
     }
 
@@ -157,6 +183,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.local_addr().map_or(Peer::Unix, Peer::Tcp),
             Self::Unix(_) => Peer::Unix,
+            Self::Tls(s) => s.socket().local(),
         }
     }
 
@@ -166,6 +193,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.peer_addr().map_or(Peer::Unix, Peer::Tcp),
             Self::Unix(_) => Peer::Unix,
+            Self::Tls(s) => s.socket().peer(),
         }
     }
 }
@@ -179,6 +207,9 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
+            Self::Tls(s) => s
+                .poll_read(cx, buffer.initialize_unfilled())
+                .map_ok(|n| buffer.advance(n)),
         }
     }
 }
@@ -200,6 +231,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tls(s) => s.poll_shutdown(cx),
         }
     }
 }
@@ -211,6 +243,17 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A Unix-domain socket, which has none.
     Unix,
+}
+
+impl Peer {
+    /// Its address, without the port.
+    #[must_use]
+    pub fn ip(&self) -> Option<std::net::IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Peer {

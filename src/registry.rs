@@ -15,11 +15,13 @@ use pooler_protocol::auth::{Secret, Verifier};
 use crate::cluster::{Change, Cluster, ReplicaOf};
 use crate::config::{Config, Database, PoolMode, PoolSettings, Routing};
 use crate::error::Refusal;
+use crate::log::Seldom;
 use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters};
 use crate::server::catalogue;
 use crate::server::login::Credentials;
+use crate::tls::Tls;
 
 mod gates;
 
@@ -30,6 +32,8 @@ pub use gates::{Closed, Gates};
 pub struct Current {
     /// The configuration.
     pub config: Config,
+    /// TLS as it is configured.
+    pub tls: Tls,
     clusters: HashMap<String, Arc<Cluster>>,
     /// Verifiers made of plain passwords: made once, because making one takes as long as a
     /// thousand transactions.
@@ -66,6 +70,8 @@ pub struct LoginCounts {
     pub abandoned: AtomicU64,
     /// What the refused were told.
     pub errors: ErrorCounts,
+    /// Whose handshakes failed lately.
+    pub handshakes: Seldom,
 }
 
 /// Numbers of reloads since the start.
@@ -115,13 +121,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Registry {
-    /// With `config` in force.
+    /// With `config` in force, and `tls` made of it.
     #[must_use]
-    pub fn new(config: Config, commons: Arc<Commons>) -> Arc<Self> {
+    pub fn new(config: Config, tls: Tls, commons: Arc<Commons>) -> Arc<Self> {
         let clients = Limit::new(config.pooler.max_client_conn.count());
         Arc::new(Self {
             commons,
-            current: RwLock::new(Arc::new(build(config, None))),
+            current: RwLock::new(Arc::new(build(config, tls, None))),
             pools: Mutex::default(),
             limits: Mutex::default(),
             databases: Mutex::default(),
@@ -341,6 +347,7 @@ impl Registry {
                     let dbname = configured.dbname(&key.database);
                     self.database(&configured.cluster, dbname)
                 }),
+                tls: Arc::clone(&current.tls.server),
             }),
             settings: Arc::new(settings),
             limits,
@@ -388,14 +395,14 @@ impl Registry {
         limits
     }
 
-    /// Puts `config` in force. Returns the keys that changed but need a restart.
-    pub fn reload(&self, config: Config) -> Vec<&'static str> {
+    /// Puts `config` in force, and `tls` made of it. Returns the keys that changed but need a restart.
+    pub fn reload(&self, config: Config, tls: Tls) -> Vec<&'static str> {
         let old = self.current();
         let restart = old.config.restart_needed(&config);
         self.clients.set_max(config.pooler.max_client_conn.count());
         let bytes = usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
         self.commons.interners.set_statement_bytes(bytes);
-        let new = Arc::new(build(config, Some(&old)));
+        let new = Arc::new(build(config, tls, Some(&old)));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         for cluster in old.clusters.values() {
             if !new.clusters.values().any(|c| Arc::ptr_eq(c, cluster)) {
@@ -443,7 +450,9 @@ impl Registry {
         }
         let plan = self.plan(new, configured, key, &key.user, Some(&before));
         let old_database = old.config.database(&key.database);
-        let same_target = old_database.is_some_and(|d| d.same_target(configured))
+        // What was agreed with a server by old rules may not be allowed by the new.
+        let same_target = Arc::ptr_eq(&old.tls.server, &new.tls.server)
+            && old_database.is_some_and(|d| d.same_target(configured))
             && old.clusters.get(&configured.cluster).is_some_and(|c| {
                 new.clusters
                     .get(&configured.cluster)
@@ -495,7 +504,7 @@ fn no_database(name: &str) -> Refusal {
 }
 
 /// Clusters that did not change are kept: what was observed of their hosts stays true.
-fn build(config: Config, old: Option<&Current>) -> Current {
+fn build(config: Config, tls: Tls, old: Option<&Current>) -> Current {
     let parallel = config.pooler.defaults.server_connect_parallel;
     let datacenter = config.pooler.datacenter.as_str();
     let cluster = |name: &String, new: &crate::config::Cluster| {
@@ -515,6 +524,7 @@ fn build(config: Config, old: Option<&Current>) -> Current {
         .collect();
     Current {
         config,
+        tls,
         clusters,
         verifiers: Mutex::default(),
     }

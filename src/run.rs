@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::{Control, Desk, Reloaded};
 use crate::client::{self, Drain, Errand};
-use crate::cluster::monitor::Monitor;
+use crate::cluster::monitor::{Access, Monitor};
 use crate::cluster::{Change, Cluster};
 use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
@@ -23,6 +23,7 @@ use crate::registry::Registry;
 use crate::server::Interners;
 use crate::server::login::Credentials;
 use crate::shutdown::{Ask, Signals};
+use crate::tls::{Tls, TlsError};
 use crate::worker::{self, Parts};
 
 /// How long clients may take to take in their last message when the process stops at once.
@@ -46,6 +47,9 @@ pub enum RunError {
     /// The configuration is wrong: exit code 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of a certificate or a key is of no use: exit code 2.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system refused something: exit code 1.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -135,6 +139,7 @@ struct Fleet {
 
 impl Fleet {
     fn start(config: Config, descriptors: RawFd) -> Result<(Self, Controls), RunError> {
+        let tls = Tls::load(&config.tls, None)?;
         let workers = config.pooler.worker_count();
         let statement_bytes =
             usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
@@ -147,7 +152,7 @@ impl Fleet {
             interners: Interners::new(statement_bytes),
             couriers: pool_couriers,
         });
-        let registry = Registry::new(config, commons);
+        let registry = Registry::new(config, tls, commons);
         let (control, controls) = unbounded_channel();
         let tellers = couriers.clone();
         let tell = move |worker: usize, errand| {
@@ -217,7 +222,10 @@ impl Fleet {
                     }
                     // Who asked may have left.
                     Control::Reload(reply) => drop(reply.send(self.reload(path))),
-                    Control::Adopt(config, reply) => drop(reply.send(Ok(self.adopt(*config)))),
+                    Control::Adopt(config, reply) => {
+                        let adopted = self.adopt(*config).map_err(|e| e.to_string());
+                        drop(reply.send(adopted));
+                    },
                 },
                 _ = ticks.tick() => {
                     let now = Instant::now();
@@ -286,8 +294,11 @@ impl Fleet {
             let monitor = Monitor::new(
                 cluster,
                 config,
-                Credentials::new(current.config.secret(user).cloned()),
-                liveness(&current.config.pooler.defaults),
+                Access {
+                    credentials: Credentials::new(current.config.secret(user).cloned()),
+                    tls: Arc::clone(&current.tls.server),
+                    liveness: liveness(&current.config.pooler.defaults),
+                },
                 self.registry.commons.interners.no_settings(),
                 changes.clone(),
             );
@@ -332,13 +343,9 @@ impl Fleet {
     }
 
     fn reload(&self, path: &Path) -> Result<Reloaded, String> {
-        match Config::load(path) {
-            Ok(config) => {
-                for warning in &config.warnings {
-                    tracing::warn!("{warning}");
-                }
-                Ok(self.adopt(config))
-            }
+        let loaded = Config::load(path).map_err(RunError::from);
+        match loaded.and_then(|config| self.adopt(config)) {
+            Ok(reloaded) => Ok(reloaded),
             Err(e) => {
                 self.registry.reloads.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("reload failed, the old configuration stays in force:\n{e}");
@@ -348,10 +355,15 @@ impl Fleet {
     }
 
     /// Puts `config` in force.
-    fn adopt(&self, config: Config) -> Reloaded {
-        let changes = self.registry.current().config.changes(&config);
+    fn adopt(&self, config: Config) -> Result<Reloaded, RunError> {
+        let old = self.registry.current();
+        let tls = Tls::load(&config.tls, Some(&old.tls))?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let changes = old.config.changes(&config);
         let warnings = config.warnings.clone();
-        let restart = self.registry.reload(config);
+        let restart = self.registry.reload(config, tls);
         self.tell(|| Errand::Reloaded);
         tracing::info!("configuration reloaded");
         if !restart.is_empty() {
@@ -360,11 +372,11 @@ impl Fleet {
                 restart.join(", ")
             );
         }
-        Reloaded {
+        Ok(Reloaded {
             changes,
             restart,
             warnings,
-        }
+        })
     }
 
     fn tell(&self, errand: impl Fn() -> Errand) {

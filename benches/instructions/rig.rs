@@ -239,6 +239,7 @@ async fn logged_in(interners: &Interners) -> (Server, TcpStream) {
         credentials: &Credentials::new(None),
         parameters: &[],
         liveness: NO_LIVENESS,
+        tls: pooler::tls::Connector::never(),
         no_settings: Arc::clone(&interners.no_settings()),
     };
     let (server, _) = login(&target).await.expect("a login");

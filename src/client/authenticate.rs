@@ -1,12 +1,13 @@
 //! From the first byte of a connection to a client that has proved who it is.
 //!
 //! ```text
-//! [SSLRequest | GSSENCRequest]* -> StartupMessage -> (password | SASL exchange) -> Authenticated
+//! [SSLRequest [TLS] | GSSENCRequest | TLS]* -> StartupMessage -> (password | SASL exchange) -> Authenticated
 //!                               -> CancelRequest  -> (done)
 //! ```
 //! Nothing that a client says here makes the pooler allocate by a length that it announces, and
 //! nothing is sent to a server. The deadline is absolute: bytes that trickle do not move it.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -30,9 +31,12 @@ use crate::net::{Peer, Stream};
 use crate::pool::Pool;
 use crate::pool::limit::Permit;
 use crate::registry::Current;
+use crate::tls::{Accepted, Acceptor, PeerCertificate};
 
 /// Bytes that one read may take.
 const READ_LEN: usize = 4096;
+
+const UNDER_WAY: &str = "BUG: the connection is used during its handshake";
 
 /// How long a cancel request may take before its connection is closed.
 const CANCEL_MAX: Duration = Duration::from_secs(30);
@@ -63,8 +67,13 @@ impl Authenticated {
 /// A conversation before login.
 #[derive(Debug)]
 pub struct Talk {
-    stream: Stream,
+    /// None while a handshake is under way.
+    stream: Option<Stream>,
     peer: Peer,
+    /// What a login can be bound to.
+    binding: ChannelBinding,
+    /// Whose verified certificate the client has shown.
+    certificate: Option<PeerCertificate>,
     scratch: SharedScratch,
     received: BytesMut,
     /// What is to be sent with the next message that must go out.
@@ -76,7 +85,7 @@ impl Talk {
     #[must_use]
     pub fn into_parts(self) -> (Stream, Peer, Vec<u8>, Vec<u8>) {
         (
-            self.stream,
+            self.stream.expect(UNDER_WAY),
             self.peer,
             self.received.into(),
             self.out.into(),
@@ -87,7 +96,8 @@ impl Talk {
         let n = std::future::poll_fn(|cx| {
             // The worker's buffer: one of its own would make every login two kilobytes larger.
             let input = &mut self.scratch.borrow_mut().input[..READ_LEN];
-            let polled = self.stream.poll_read(cx, input);
+            let stream = self.stream.as_mut().expect(UNDER_WAY);
+            let polled = stream.poll_read(cx, input);
             if let Poll::Ready(Ok(n)) = polled {
                 self.received.extend_from_slice(&input[..n]);
             }
@@ -104,7 +114,28 @@ impl Talk {
 
     async fn flush(&mut self) -> Result<(), ClientLoginError> {
         let out = self.out.split();
-        Ok(self.stream.write_all(&out).await?)
+        let stream = self.stream.as_mut().expect(UNDER_WAY);
+        Ok(stream.write_all(&out).await?)
+    }
+
+    /// Goes on by TLS; what was received is the beginning of the handshake.
+    async fn encrypt(&mut self, acceptor: &Acceptor, direct: bool) -> Result<(), ClientLoginError> {
+        let socket = self.stream.take().expect(UNDER_WAY);
+        let input = self.received.split().to_vec();
+        let accepted = Box::pin(acceptor.accept(socket, input, direct)).await;
+        let Accepted { stream, peer } = accepted.map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidData => ClientLoginError::Handshake(e.to_string()),
+            _ => ClientLoginError::Gone(format!("in the TLS handshake: {e}")),
+        })?;
+        self.stream = Some(stream);
+        self.certificate = peer;
+        self.binding = acceptor.binding().clone();
+        Ok(())
+    }
+
+    /// Whether what is said can be read by others on the way.
+    fn is_open(&self) -> bool {
+        matches!(self.stream, Some(Stream::Tcp(_)))
     }
 
     /// Sends what is due and the error; what cannot be sent at once is not waited for.
@@ -112,7 +143,9 @@ impl Talk {
         let mut error = Vec::new();
         refusal.write(&mut error);
         self.out.extend_from_slice(&error);
-        let _sent = self.stream.try_write(&self.out);
+        if let Some(stream) = &mut self.stream {
+            let _sent = stream.try_write(&self.out);
+        }
     }
 
     /// The body of the next 'p' message.
@@ -141,8 +174,10 @@ pub(super) async fn authenticate(
     limit: Option<Duration>,
 ) -> Result<Admitted, ClientLoginError> {
     let mut talk = Talk {
-        stream,
+        stream: Some(stream),
         peer,
+        binding: ChannelBinding::Unavailable,
+        certificate: None,
         scratch: Rc::clone(&hub.scratch),
         received: BytesMut::new(),
         out: BytesMut::new(),
@@ -252,8 +287,18 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
 /// Reads packets until the one that starts a session.
 async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientLoginError> {
     let mut negotiation = Negotiation::default();
+    let tls = hub.registry.current().tls.client.clone();
+    // A Unix socket is never encrypted, as PostgreSQL has it.
+    let tls = tls.filter(|_| talk.is_open());
     loop {
-        let parsed = startup::parse(&talk.received).map_err(startup_error)?;
+        let parsed = match (startup::parse(&talk.received), &tls) {
+            (Err(StartupError::DirectTls), Some(acceptor)) => {
+                negotiation.begin_directly().map_err(startup_error)?;
+                talk.encrypt(acceptor, true).await?;
+                continue;
+            }
+            (parsed, _) => parsed.map_err(startup_error)?,
+        };
         let Some((packet, used)) = parsed else {
             talk.read_more().await?;
             continue;
@@ -261,7 +306,7 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
         let answer = match packet {
             FirstPacket::SslRequest => {
                 let buffered = talk.received.len() - used;
-                negotiation.answer_ssl(false, buffered)
+                negotiation.answer_ssl(tls.is_some(), buffered)
             }
             FirstPacket::GssEncRequest => negotiation.answer_gss(),
             FirstPacket::Cancel { process_id, key } => {
@@ -269,6 +314,9 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
                 return Err(ClientLoginError::Gone("it was a cancel request".to_owned()));
             }
             FirstPacket::Startup(startup) => {
+                if talk.is_open() && tls.as_ref().is_some_and(|t| t.is_required()) {
+                    return Err(Refusal::tls_required().into());
+                }
                 let _used = talk.received.split_to(used);
                 return Ok(startup);
             }
@@ -277,6 +325,9 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
         let _used = talk.received.split_to(used);
         talk.out.extend_from_slice(&[answer]);
         talk.flush().await?;
+        if let (b'S', Some(acceptor)) = (answer, &tls) {
+            talk.encrypt(acceptor, false).await?;
+        }
     }
 }
 
@@ -386,8 +437,8 @@ async fn prove_scram(
     user: &str,
 ) -> Result<ScramKeys, ClientLoginError> {
     let server = match verifier(hub, current, user).await {
-        Some(verifier) => ScramServer::new(verifier, ChannelBinding::Unavailable),
-        None => ScramServer::mock(&hub.registry.mock_secret, user, ChannelBinding::Unavailable),
+        Some(verifier) => ScramServer::new(verifier, talk.binding.clone()),
+        None => ScramServer::mock(&hub.registry.mock_secret, user, talk.binding.clone()),
     };
     auth::encode_sasl(server.mechanisms(), &mut talk.out);
     let body = talk.next_password_message(SASL_BYTES_MAX).await?;

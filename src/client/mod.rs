@@ -206,6 +206,15 @@ impl Hub {
                 logins.abandoned.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%peer, "client left during login: {why}");
             }
+            Err(ClientLoginError::Handshake(why)) => {
+                logins.abandoned.fetch_add(1, Ordering::Relaxed);
+                // Scanners come back every second.
+                if logins.handshakes.may_say(peer.ip(), Instant::now()) {
+                    tracing::info!(%peer, "the TLS handshake failed: {why}");
+                } else {
+                    tracing::debug!(%peer, "the TLS handshake failed: {why}");
+                }
+            }
             Err(ClientLoginError::Refused(refusal)) => {
                 logins.refused.fetch_add(1, Ordering::Relaxed);
                 logins.errors.note(&refusal.sqlstate);

@@ -103,6 +103,7 @@ async fn open(
             parameters: &parameters,
             liveness: liveness(&plan.settings),
             no_settings: hub.registry.commons.interners.no_settings(),
+            tls: Arc::clone(&plan.recipe.tls),
         };
         let limit = plan.settings.server_connect_timeout;
         let tried = tokio::time::timeout(limit, login(&target)).await;

@@ -24,6 +24,7 @@ use crate::error::{LoginError, Outlook, ServerFault};
 use crate::net::Liveness;
 use crate::server::Server;
 use crate::server::login::{Credentials, Target, login};
+use crate::tls::Connector;
 
 /// What is asked at each look. Everything is qualified: what is set for the monitor's user must not
 /// change what it means. A host in recovery writes nothing, so where the next record would go is only
@@ -46,15 +47,25 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// While there is no primary, hosts are looked at this many times as often.
 const HURRY: u32 = 5;
 
+/// How the monitor gets in.
+#[derive(Debug)]
+pub struct Access {
+    /// The proof.
+    pub credentials: Credentials,
+    /// How its connections are encrypted.
+    pub tls: Arc<Connector>,
+    /// Socket options.
+    pub liveness: Liveness,
+}
+
 /// What the monitor of a cluster is made of.
 #[derive(Debug)]
 pub struct Monitor {
     cluster: Arc<Cluster>,
     user: String,
     dbname: String,
-    credentials: Credentials,
+    access: Access,
     interval: Duration,
-    liveness: Liveness,
     no_settings: Arc<Settings>,
     changes: UnboundedSender<(Arc<Cluster>, Change)>,
 }
@@ -66,8 +77,7 @@ impl Monitor {
     pub fn new(
         cluster: &Arc<Cluster>,
         config: &config::Cluster,
-        credentials: Credentials,
-        liveness: Liveness,
+        access: Access,
         no_settings: Arc<Settings>,
         changes: UnboundedSender<(Arc<Cluster>, Change)>,
     ) -> Option<Arc<Self>> {
@@ -75,9 +85,8 @@ impl Monitor {
             cluster: Arc::clone(cluster),
             user: config.monitor_user.clone()?,
             dbname: config.monitor_dbname.clone(),
-            credentials,
+            access,
             interval: config.monitor_interval,
-            liveness,
             no_settings,
             changes,
         }))
@@ -161,9 +170,10 @@ impl Monitor {
             address,
             database: &self.dbname,
             user: &self.user,
-            credentials: &self.credentials,
+            credentials: &self.access.credentials,
             parameters: &[("application_name".to_owned(), "pooler monitor".to_owned())],
-            liveness: self.liveness,
+            liveness: self.access.liveness,
+            tls: Arc::clone(&self.access.tls),
             no_settings: Arc::clone(&self.no_settings),
         };
         match login(&target).await {

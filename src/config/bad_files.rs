@@ -228,11 +228,15 @@ const BAD: &[(&str, &str)] = &[
     // What must not be ignored.
     (
         "[tls.client]\nmode = \"require\"",
-        "2: [tls.client] mode: not supported yet: use prefer or disable, on a network you trust",
+        "2: [tls.client] mode: require needs cert and key: no client could connect",
     ),
     (
-        "[tls.server]\nmode = \"verify-full\"",
-        "2: [tls.server] mode: not supported yet: use prefer or disable, on a network you trust",
+        "[tls.client]\nmode = \"verify-full\"\ncert = \"a\"\nkey = \"b\"",
+        "2: [tls.client] mode: verify-full needs ca: who may sign a client's certificate",
+    ),
+    (
+        "[tls.server]\nnegotiation = \"direct\"",
+        "2: [tls.server] negotiation: direct cannot go on without TLS, as prefer may; use require or more",
     ),
     (
         "[auth]\ntype = \"hba\"",
@@ -278,8 +282,9 @@ const ODD: &[(&str, &str)] = &[
         "",
     ),
     (
-        "[tls.server]\nmode = \"allow\"",
-        "7: [tls.server] mode: not in effect yet: connections are not encrypted",
+        "[tls.server]\nmode = \"verify-ca\"",
+        "7: [tls.server] mode: verify-ca without ca: any certificate of an authority that this system trusts \
+         will do, whosever it is; set ca, or use verify-full",
     ),
     (
         "[tracing]\notlp_endpoint = \"http://c:4318\"",

@@ -6,13 +6,16 @@ use std::path::Path;
 use pooler_protocol::auth::Secret;
 
 use super::error::Problems;
+use super::keys::Table;
 use super::section::Section;
 use super::settings::PoolSettings;
 use super::types::{
     Auth, Cluster, Database, Host, ListenAddress, Log, Metrics, Pooler, TlsSide, Tracing, User,
 };
 use super::value::Address;
-use super::words::{AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsMode};
+use super::words::{
+    AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsMode, TlsNegotiation, TlsVersion,
+};
 
 /// The port of PgBouncer, and of a Unix socket when no TCP address says another.
 const PORT: u16 = 6432;
@@ -171,6 +174,12 @@ pub(crate) fn tls_side(section: &Section, directory: &Path) -> TlsSide {
         cert: values.file("cert", directory),
         key: values.file("key", directory),
         ca: values.file("ca", directory),
+        min_version: values.word("min_version", TlsVersion::from_word),
+        ciphers: values.names("ciphers").to_owned(),
+        negotiation: match section.table {
+            Table::TlsServer => values.word("negotiation", TlsNegotiation::from_word),
+            _ => TlsNegotiation::Postgres,
+        },
     }
 }
 

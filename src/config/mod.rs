@@ -34,7 +34,6 @@ mod value;
 mod words;
 
 pub(crate) use self::bound::{HostBound, counted};
-pub(crate) use self::not_yet::TLS_IN_EFFECT;
 pub(crate) use self::units::{parse_duration, show_duration, show_size};
 pub(crate) use self::validate::CONSOLE;
 
@@ -55,7 +54,7 @@ pub use self::types::{
 };
 pub use self::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Route, Routing, TlsMode,
+    Route, Routing, TlsMode, TlsNegotiation, TlsVersion,
 };
 
 /// The name of the database that matches any other.

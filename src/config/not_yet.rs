@@ -9,9 +9,6 @@ use super::reader::Document;
 use super::section::Section;
 use super::value::Value;
 
-/// Whether connections are encrypted where the modes of `[tls]` say so.
-pub(crate) const TLS_IN_EFFECT: bool = false;
-
 /// A key, or some of its values, without effect.
 struct NotYet {
     tables: &'static [Table],
@@ -31,26 +28,13 @@ enum Consequence {
 
 use Consequence::{Refuse, Warn};
 
-const STRICT_TLS: &[&str] = &["require", "verify-ca", "verify-full"];
-const NO_TLS: &str = "connections are not encrypted";
 const NO_LOOKUP: &str = "users are not looked up";
 
-const TLS: &[Table] = &[Table::TlsClient, Table::TlsServer];
 const AUTH: &[Table] = &[Table::Auth];
 const LOG: &[Table] = &[Table::Log];
 const TRACING: &[Table] = &[Table::Tracing];
 
 const NOT_YET: &[NotYet] = &[
-    row(TLS, "mode", &["allow"], Warn(NO_TLS)),
-    row(
-        TLS,
-        "mode",
-        STRICT_TLS,
-        Refuse("use prefer or disable, on a network you trust"),
-    ),
-    row(TLS, "cert", &[], Warn(NO_TLS)),
-    row(TLS, "key", &[], Warn(NO_TLS)),
-    row(TLS, "ca", &[], Warn(NO_TLS)),
     row(AUTH, "type", &["cert", "hba"], Refuse("use scram-sha-256")),
     row(
         AUTH,

@@ -8,7 +8,7 @@ use super::keys::{Key, Kind, Preset, Table};
 use super::value::EMPTY_NOT_ALLOWED;
 use super::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Route, Routing, TlsMode,
+    Route, Routing, TlsMode, TlsNegotiation, TlsVersion,
 };
 
 const POOLER: &[Table] = &[Table::Pooler];
@@ -19,6 +19,7 @@ const USER: &[Table] = &[Table::User];
 const DATABASE_AND_USER: &[Table] = &[Table::Database, Table::User];
 const AUTH: &[Table] = &[Table::Auth];
 const TLS: &[Table] = &[Table::TlsClient, Table::TlsServer];
+const TLS_SERVER: &[Table] = &[Table::TlsServer];
 const METRICS: &[Table] = &[Table::Metrics];
 const LOG: &[Table] = &[Table::Log];
 const TRACING: &[Table] = &[Table::Tracing];
@@ -414,14 +415,30 @@ pub(crate) static KEYS: &[Key] = &[
     .doc("The database that query runs in."),
     // TLS.
     key(TLS, "mode", Kind::Word(TlsMode::CHOICE), r#""prefer""#).doc(
-        "How much TLS is asked for, as libpq's sslmode. Use require or more across a network \
-             that others can read.",
+        "How much TLS is asked for. Toward servers as libpq's sslmode. Toward clients as PgBouncer's \
+             client_tls_sslmode: allow and prefer leave it to the client, require and more refuse one \
+             without it, verify-ca and verify-full want its certificate. Use require or more across a \
+             network that others can read.",
     ),
-    key(TLS, "cert", Kind::File, r#""""#)
-        .doc("Our certificate chain, PEM: shown to clients, or to servers that ask for one."),
+    key(TLS, "cert", Kind::File, r#""""#).doc(
+        "Our certificate chain, PEM: shown to clients (without one they are offered no TLS), or to \
+             servers that ask for one.",
+    ),
     key(TLS, "key", Kind::File, r#""""#).doc("The certificate's key, PEM."),
     key(TLS, "ca", Kind::File, r#""""#).doc(
-        "Who may sign the other side's certificate, PEM; needed by verify-ca and verify-full.",
+        "Who may sign the other side's certificate, PEM. With it a certificate that is shown is \
+             verified in every mode. Clients need it for verify-ca and verify-full; of servers, the \
+             authorities that this system trusts are taken without it.",
+    ),
+    key(TLS, "min_version", Kind::Word(TlsVersion::CHOICE), r#""TLSv1.2""#)
+        .doc("The oldest version that is spoken. Raise it if nothing old has to connect."),
+    key(TLS, "ciphers", Kind::Names, "[]").doc(
+        "Registered names of ciphers, the best first, such as \"TLS_AES_128_GCM_SHA256\"; empty: all \
+             that are safe. Set it where a rule of yours names them.",
+    ),
+    key(TLS_SERVER, "negotiation", Kind::Word(TlsNegotiation::CHOICE), r#""postgres""#).doc(
+        "How servers are asked for TLS, as libpq's sslnegotiation. direct saves a round trip with \
+             PostgreSQL 17 and later, and needs mode require or more.",
     ),
     // Watching it.
     key(METRICS, "listen", Kind::Address, r#""127.0.0.1:9930""#)

@@ -12,7 +12,9 @@ use std::time::Duration;
 use pooler_protocol::auth::Secret;
 
 use super::settings::PoolSettings;
-use super::words::{AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsMode};
+use super::words::{
+    AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsMode, TlsNegotiation, TlsVersion,
+};
 
 /// `[pooler]`: the process as a whole, and the defaults of every database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,6 +296,12 @@ pub struct TlsSide {
     pub key: Option<PathBuf>,
     /// Who may sign the other side's certificate, PEM.
     pub ca: Option<PathBuf>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Ciphers, the best first; empty: all that are safe.
+    pub ciphers: Vec<String>,
+    /// How a server is asked; clients choose for themselves.
+    pub negotiation: TlsNegotiation,
 }
 
 /// `[metrics]`.

@@ -12,7 +12,7 @@ use super::not_yet;
 use super::reader::Document;
 use super::section::{Section, Values};
 use super::types::{Cluster, ListenAddress, TlsSide};
-use super::words::{AuthType, Role, Routing};
+use super::words::{AuthType, Role, Routing, TlsMode, TlsNegotiation};
 
 /// Names of databases that are the console.
 pub(crate) const CONSOLE: &[&str] = &["pooler", "pgbouncer"];
@@ -32,6 +32,8 @@ pub(crate) fn check(config: &Config, document: &Document, problems: &mut Problem
     check_auth(config, document, problems);
     check_tls_files(&config.tls.client, &document.tls_client, problems);
     check_tls_files(&config.tls.server, &document.tls_server, problems);
+    check_tls_to_clients(&config.tls.client, &document.tls_client, problems);
+    check_tls_to_servers(&config.tls.server, &document.tls_server, problems);
     check_tracing(config, &document.tracing, problems);
     not_yet::report(document, problems);
 }
@@ -299,6 +301,37 @@ fn check_tls_files(side: &TlsSide, section: &Section, problems: &mut Problems) {
     };
     let message = format!("is set and {lacks} is not; set both");
     problems.error(section.line_of(has), section.place(has), message);
+}
+
+/// What is required must be possible.
+fn check_tls_to_clients(side: &TlsSide, section: &Section, problems: &mut Problems) {
+    let (line, place) = (section.line_of("mode"), section.place("mode"));
+    let mode = side.mode;
+    if !mode.is_required() {
+        return;
+    }
+    if side.cert.is_none() {
+        let message = format!("{mode} needs cert and key: no client could connect");
+        problems.error(line, place, message);
+    } else if mode.is_verified() && side.ca.is_none() {
+        let message = format!("{mode} needs ca: who may sign a client's certificate");
+        problems.error(line, place, message);
+    }
+}
+
+fn check_tls_to_servers(side: &TlsSide, section: &Section, problems: &mut Problems) {
+    let mode = side.mode;
+    if side.negotiation == TlsNegotiation::Direct && !mode.is_required() {
+        let (line, place) = (section.line_of("negotiation"), section.place("negotiation"));
+        let message =
+            format!("direct cannot go on without TLS, as {mode} may; use require or more");
+        problems.error(line, place, message);
+    }
+    if mode == TlsMode::VerifyCa && side.ca.is_none() {
+        let message = "verify-ca without ca: any certificate of an authority that this system trusts \
+                       will do, whosever it is; set ca, or use verify-full";
+        problems.warn(section.line_of("mode"), section.place("mode"), message);
+    }
 }
 
 fn check_tracing(config: &Config, section: &Section, problems: &mut Problems) {

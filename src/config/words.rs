@@ -140,6 +140,40 @@ words! {
     }
 }
 
+impl TlsMode {
+    /// Whether it does not go without.
+    #[must_use]
+    pub fn is_required(self) -> bool {
+        matches!(self, TlsMode::Require) || self.is_verified()
+    }
+
+    /// Whether the other side's certificate must be shown and good.
+    #[must_use]
+    pub fn is_verified(self) -> bool {
+        matches!(self, TlsMode::VerifyCa | TlsMode::VerifyFull)
+    }
+}
+
+words! {
+    /// The oldest version of TLS that is spoken.
+    TlsVersion {
+        /// 1.2 and 1.3.
+        V12 = "TLSv1.2",
+        /// 1.3 alone.
+        V13 = "TLSv1.3",
+    }
+}
+
+words! {
+    /// How a server is asked for TLS, as libpq's `sslnegotiation`.
+    TlsNegotiation {
+        /// By PostgreSQL's SSLRequest.
+        Postgres = "postgres",
+        /// By beginning with it.
+        Direct = "direct",
+    }
+}
+
 words! {
     /// Where a read goes when no local replica can take it.
     ReadFallback {

@@ -29,7 +29,7 @@ fn registry() -> Arc<Registry> {
         interners: Interners::new(1 << 20),
         couriers: (0..workers).map(|_| unbounded_channel().0).collect(),
     });
-    Registry::new(config, commons)
+    Registry::new(config, crate::tls::Tls::none(), commons)
 }
 
 /// The pool of `database` and ada.

@@ -242,6 +242,7 @@ pub(super) async fn try_host(
         parameters: &local.shared().key.startup,
         liveness: liveness(&plan.settings),
         no_settings: local.commons().interners.no_settings(),
+        tls: Arc::clone(&plan.recipe.tls),
     };
     let (mut server, times) =
         tokio::time::timeout(limit, login(&target))

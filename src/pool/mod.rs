@@ -28,6 +28,7 @@ use crate::net::{Address, DetachedStream};
 use crate::server::catalogue::Database;
 use crate::server::login::Credentials;
 use crate::server::{Interners, Welcome};
+use crate::tls::Connector;
 
 mod checkout;
 mod connect;
@@ -113,6 +114,8 @@ pub struct Recipe {
     pub credentials: Credentials,
     /// What is known of the functions of the database, if statements are routed by it.
     pub catalogue: Option<Arc<Database>>,
+    /// How connections are encrypted.
+    pub tls: Arc<Connector>,
 }
 
 /// What a pool is made of besides its name: replaced as a whole by a reload.

@@ -25,6 +25,7 @@ use super::{CancelFlight, Identity, Pass, Replay, Running, Server, Welcome};
 use crate::buffer::{Carry, Outbox};
 use crate::error::LoginError;
 use crate::net::{Address, Liveness, Stream};
+use crate::tls::{Connector, OpenError, Opened, Way};
 
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
 const LOGIN_LEN_MAX: usize = 256 * 1024;
@@ -106,6 +107,8 @@ pub struct Target<'a> {
     pub liveness: Liveness,
     /// The empty set of the process's interner.
     pub no_settings: Arc<Settings>,
+    /// How to encrypt the connection.
+    pub tls: Arc<Connector>,
 }
 
 /// How long the parts of a login took.
@@ -122,20 +125,37 @@ pub struct LoginTimes {
 /// # Errors
 /// [`LoginError`]: which says whether to try again.
 pub async fn login(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
+    let way = target.tls.first_way(&target.address);
+    match login_by(way, target).await {
+        Err(why) => match target.tls.second_way(way, &why, &target.address) {
+            Some(way) => login_by(way, target).await,
+            None => Err(why),
+        },
+        done => done,
+    }
+}
+
+async fn login_by(way: Way, target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
     let host = target.address.to_string();
     let began = Instant::now();
-    let stream =
-        target
-            .address
-            .connect(target.liveness)
-            .await
-            .map_err(|e| LoginError::Unreachable {
-                host: host.clone(),
-                source: Arc::new(e),
-            })?;
-    let connected = Instant::now();
+    let opened = target.tls.open(way, &target.address, target.liveness).await;
+    let Opened {
+        stream,
+        connected,
+        binding,
+    } = opened.map_err(|e| match e {
+        OpenError::Io(e) => LoginError::Unreachable {
+            host: host.clone(),
+            source: Arc::new(e),
+        },
+        OpenError::Tls(why) => LoginError::Tls {
+            host: host.clone(),
+            why,
+        },
+    })?;
     let mut talk = Talk {
         stream,
+        binding,
         host,
         received: Vec::new(),
         total: 0,
@@ -156,6 +176,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// A login under way.
 struct Talk {
     stream: Stream,
+    binding: ChannelBinding,
     host: String,
     received: Vec<u8>,
     total: usize,
@@ -227,7 +248,7 @@ impl Talk {
         offered: &[&str],
     ) -> Result<ServerProven, LoginError> {
         let nonce: [u8; 18] = rand::random();
-        let client = ScramClient::new(offered, ChannelBinding::Unavailable, &nonce)
+        let client = ScramClient::new(offered, self.binding.clone(), &nonce)
             .map_err(|e| self.protocol(e))?;
         let mut out = BytesMut::new();
         auth::encode_sasl_initial_response(client.mechanism(), client.message(), &mut out);
@@ -310,6 +331,7 @@ impl Talk {
     fn finish(self, target: &Target<'_>, process_id: i32, cancel_key: Box<[u8]>) -> Server {
         let mut carry = Carry::default();
         carry.replace(&self.received);
+        let encrypted = matches!(self.stream, Stream::Tls(_));
         Server {
             stream: self.stream,
             ledger: Ledger::new(),
@@ -329,6 +351,7 @@ impl Talk {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 host: self.host,
                 address: target.address.clone(),
+                tls: encrypted.then(|| Arc::clone(&target.tls)),
                 liveness: target.liveness,
                 process_id,
                 cancel_key,

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::buffer::{Carry, Outbox};
 use crate::net::{Address, DetachedStream, Liveness, Stream};
+use crate::tls::Connector;
 
 mod absorb;
 pub mod catalogue;
@@ -195,6 +196,8 @@ pub struct Identity {
     pub host: String,
     /// Where it listens.
     pub address: Address,
+    /// How the connection was encrypted, if it is: cancel requests go the same way (trap 19).
+    pub tls: Option<Arc<Connector>>,
     /// For the sockets of cancel requests.
     pub liveness: Liveness,
     /// Process id of the backend; 0 if it sent no BackendKeyData.
@@ -354,7 +357,8 @@ impl Server<Stream> {
         let quiet = self.carry.is_empty() && self.pass.rest == 0 && self.outbox.is_empty();
         self.ledger
             .reusable()
-            .filter(|_| quiet && !self.said_goodbye && !self.cancels.is_flying())
+            .filter(|_| quiet && !self.stream.holds_unread())
+            .filter(|_| !self.said_goodbye && !self.cancels.is_flying())
     }
 
     /// Brings it to the settings of a client: the question goes in front of the client's own

@@ -130,6 +130,10 @@ impl Builder {
             self.more
         )
         .expect("a string");
+        if !self.more.contains("[tls.server]") {
+            // Scripted servers know no SSLRequest.
+            text.push_str("[tls.server]\nmode = \"disable\"\n");
+        }
         if !self.more.contains("[metrics]") {
             // The default port is one for all poolers of this machine.
             text.push_str("[metrics]\nlisten = \"\"\n");

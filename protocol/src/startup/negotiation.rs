@@ -17,6 +17,7 @@ const NEGOTIATE_BYTES_MAX: usize = 10_000;
 /// ```text
 /// start --SSLRequest-----> 'N', one SSLRequest less   or   'S': nothing but a startup packet
 ///       --GSSENCRequest--> 'N', one GSSENCRequest less
+///       --ClientHello----> nothing but a startup packet
 /// ```
 ///
 /// A request that has had its answer is an unsupported protocol, as it is to PostgreSQL.
@@ -47,6 +48,21 @@ impl Negotiation {
         self.ssl_answered = true;
         self.encrypted = offered;
         Ok(if offered { b'S' } else { b'N' })
+    }
+
+    /// Notes that the connection began with TLS, without an SSLRequest.
+    ///
+    /// # Errors
+    ///
+    /// `DirectTls` if it has begun otherwise: what looks like a ClientHello comes unencrypted, behind
+    /// a request, or encrypted already.
+    pub fn begin_directly(&mut self) -> Result<(), StartupError> {
+        if self.ssl_answered || self.gss_answered || self.encrypted {
+            return Err(StartupError::DirectTls);
+        }
+        self.ssl_answered = true;
+        self.encrypted = true;
+        Ok(())
     }
 
     /// Answers a GSSENCRequest: always `N`, for we have no GSSAPI.

@@ -98,7 +98,7 @@ pub(super) struct Session {
     pinned: Option<Instant>,
     /// Others know how to wake it.
     started: bool,
-    _holdings: Holdings,
+    holdings: Holdings,
 }
 
 /// Serves the client to the end. Dropped midway, its server is closed.
@@ -157,7 +157,7 @@ impl Session {
             pins: Marks::NONE,
             pinned: None,
             started: false,
-            _holdings: holdings,
+            holdings,
             local,
         };
         session.look_up_rules();

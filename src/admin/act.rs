@@ -118,7 +118,7 @@ fn done(tag: &str) -> Done {
     }
 }
 
-fn notice(message: impl Into<String>, detail: String) -> Notice {
+pub(super) fn notice(message: impl Into<String>, detail: String) -> Notice {
     Notice {
         severity: "NOTICE",
         message: message.into(),
@@ -316,12 +316,6 @@ async fn set(desk: &Desk, arguments: &[String]) -> Result<Done, Refusal> {
     };
     if sign != "=" && !sign.eq_ignore_ascii_case("to") {
         return Err(Refusal::error("42601", "usage: SET key = value"));
-    }
-    if super::serve::is_session_setting(key) {
-        return Ok(Done {
-            notices: vec![notice("SET ignored", String::new())],
-            tag: "SET".to_owned(),
-        });
     }
     let current = Arc::clone(&desk.registry.current());
     let config = current.config.with(key, value).map_err(|e| {

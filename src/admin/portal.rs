@@ -4,7 +4,7 @@ use pooler_protocol::backend::{
     Field, Report, write_command_complete, write_data_row, write_notice, write_row_description,
 };
 
-use super::act::{Done, act};
+use super::act::{Done, act, notice};
 use super::command::{self, Does, Given, Rank};
 use super::serve::{SETTINGS, Setting};
 use super::sheet::{Cell, Kind};
@@ -21,6 +21,8 @@ pub(super) enum Request {
     Empty,
     /// What drivers ask every server.
     Setting(&'static Setting),
+    /// What drivers set on every server, and means nothing here.
+    SetNothing,
     /// A command.
     Given(Given),
 }
@@ -31,12 +33,21 @@ impl Request {
     /// # Errors
     /// What is wrong with it, or that it is not for `rank`.
     pub(super) fn read(text: &str, rank: Rank) -> Result<Self, Refusal> {
-        if let [show, name] = words::split(text)?.as_slice()
-            && show.eq_ignore_ascii_case("show")
-            && rank > Rank::Stranger
-            && let Some(setting) = SETTINGS.iter().find(|s| s.name.eq_ignore_ascii_case(name))
-        {
-            return Ok(Self::Setting(setting));
+        // Whoever got in may say these, because drivers do so of their own accord.
+        let words = words::split(text)?;
+        let is = |word: &String, what: &str| word.eq_ignore_ascii_case(what);
+        let setting = |name| SETTINGS.iter().find(|s| is(name, s.name));
+        match words.as_slice() {
+            _ if rank == Rank::Stranger => {}
+            [show, name] if is(show, "show") => {
+                if let Some(setting) = setting(name) {
+                    return Ok(Self::Setting(setting));
+                }
+            }
+            [set, name, _, _, ..] if is(set, "set") && setting(name).is_some() => {
+                return Ok(Self::SetNothing);
+            }
+            _ => {}
         }
         let given = command::read(text, rank)?;
         Ok(given.map_or(Self::Empty, Self::Given))
@@ -50,7 +61,7 @@ impl Request {
                 Does::Show(sheet, _) => Some(sheet.heads()),
                 Does::Act(_) => None,
             },
-            Self::Empty => None,
+            Self::Empty | Self::SetNothing => None,
         }
     }
 
@@ -61,6 +72,13 @@ impl Request {
     pub(super) async fn run(&self, desk: &Desk, rank: Rank) -> Result<Output, Refusal> {
         let (rows, done) = match self {
             Self::Empty => (Vec::new(), Done::default()),
+            Self::SetNothing => {
+                let done = Done {
+                    notices: vec![notice("SET ignored", String::new())],
+                    tag: "SET".to_owned(),
+                };
+                (Vec::new(), done)
+            }
             Self::Setting(setting) => (vec![vec![Some(setting.value.to_owned())]], shown()),
             Self::Given(given) => match &given.command.does {
                 Does::Act(verb) => (Vec::new(), act(desk, *verb, given).await?),

@@ -71,11 +71,6 @@ const fn silent(name: &'static str, value: &'static str) -> Setting {
     }
 }
 
-/// Whether drivers set it on every server, and it means nothing here.
-pub(super) fn is_session_setting(key: &str) -> bool {
-    SETTINGS.iter().any(|s| s.name.eq_ignore_ascii_case(key))
-}
-
 /// A client of the console that has proved who it is.
 #[derive(Debug)]
 pub struct Visitor {

@@ -148,9 +148,13 @@ impl Admission<Stream> {
     }
 }
 
-/// What a session holds of counts and limits: given back together when it ends.
+/// What a session holds of counts and limits, given back together when it ends; and who it is.
 #[derive(Debug)]
 pub(super) struct Holdings {
+    /// When its client logged in.
+    pub(super) born: Instant,
+    /// Who the client is, if its servers are logged in as somebody else.
+    pub(super) user: Option<Box<str>>,
     _seated: Seated,
     _permits: Vec<Permit>,
     _counted: Counted,
@@ -192,8 +196,7 @@ pub(super) async fn admit(
     };
     let now = Instant::now();
     let key = CancelKey::random(admission.startup.accepted_minor());
-    let pool = Arc::clone(&admission.pool);
-    let mut seat = hub.seats.take(pool, admission.proof.user(), key, now);
+    let mut seat = hub.seats.take(Arc::clone(&admission.pool), key, now);
     let process_id = match server.as_ref().map(|s| s.identity.process_id) {
         Some(process_id) if process_id != 0 => {
             seat.show_process(process_id);
@@ -205,7 +208,10 @@ pub(super) async fn admit(
     welcome.write(&settings, &mut out);
     write_backend_key_data(&mut out, process_id, seat.cancel_key());
     write_ready_idle(&mut out);
+    let user = admission.proof.user();
     let holdings = Holdings {
+        born: now,
+        user: (user != admission.pool.key.user).then(|| user.into()),
         _seated: admission.pool.seat(hub.worker),
         _permits: admission.permits,
         _counted: counted,

@@ -263,7 +263,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     }
     let proof = prove(hub, &current, talk, user).await?;
     auth::encode_authentication_ok(&mut talk.out);
-    if hub.registry.gates_now().is_disabled(startup.database()) {
+    if hub.registry.is_disabled(startup.database()) {
         return Err(Refusal::disabled(startup.database()).into());
     }
     let parameters = |pool: &PoolSettings| startup_settings::verbatim(&startup, &talk.peer, pool);

@@ -43,7 +43,7 @@ pub(super) async fn serve(hub: &Rc<Hub>, admission: Admission) -> Result<(), Cli
     stream.write_all(&out).await?;
     server.stream.write_all(&received).await?;
     let (key, now) = (CancelKey::random(0), Instant::now());
-    let seat = hub.seats.take(Arc::clone(&pool), &pool.key.user, key, now);
+    let seat = hub.seats.take(Arc::clone(&pool), key, now);
     // Never overdue: what is within the stream is not looked at.
     seat.enter(Phase::Active, Instant::now());
     tokio::select! {

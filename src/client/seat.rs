@@ -121,9 +121,6 @@ pub struct Seat {
     /// Unique in the process.
     id: u64,
     key: CancelKey,
-    born: Instant,
-    /// Who the client is, if servers are logged in as somebody else.
-    user: Option<Box<str>>,
     orders: RefCell<Vec<Order>>,
     waker: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
@@ -183,18 +180,6 @@ impl Seat {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
-    }
-
-    /// When its client logged in.
-    #[must_use]
-    pub fn born(&self) -> Instant {
-        self.born
-    }
-
-    /// Who the client is, if its pool's servers are logged in as somebody else.
-    #[must_use]
-    pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
     }
 
     /// What the session is doing, and since when.
@@ -316,20 +301,12 @@ pub struct Seats {
 }
 
 impl Seats {
-    /// A seat for a session of `user` in `pool`.
-    pub fn take(
-        self: &Rc<Self>,
-        pool: Arc<Pool>,
-        user: &str,
-        key: CancelKey,
-        now: Instant,
-    ) -> Seated {
+    /// A seat for a session of `pool`.
+    pub fn take(self: &Rc<Self>, pool: Arc<Pool>, key: CancelKey, now: Instant) -> Seated {
         let settings = Arc::clone(&pool.plan().settings);
         let seat = Rc::new(Seat {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             key,
-            born: now,
-            user: (user != pool.key.user).then(|| user.into()),
             orders: RefCell::default(),
             waker: RefCell::default(),
             phase: Cell::new(Phase::Idle),

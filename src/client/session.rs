@@ -106,7 +106,7 @@ pub(super) struct Session {
     pinned: Option<Instant>,
     /// Others know how to wake it.
     started: bool,
-    _holdings: Holdings,
+    holdings: Holdings,
 }
 
 /// Serves the client to the end. Dropped midway, its server is closed.
@@ -166,7 +166,7 @@ impl Session {
             pins: Marks::NONE,
             pinned: None,
             started: false,
-            _holdings: holdings,
+            holdings,
             home: Rc::clone(&local),
             local,
             routed: None,

@@ -57,6 +57,12 @@ impl Registry {
         self.gates().clone()
     }
 
+    /// Whether `database` lets nobody new in.
+    #[must_use]
+    pub fn is_disabled(&self, database: &str) -> bool {
+        self.gates().is_disabled(database)
+    }
+
     /// Changes them, and has every pool follow. What `change` returns is returned.
     pub fn change_gates<T>(&self, change: impl FnOnce(&mut Gates) -> T) -> T {
         let pools = lock(&self.pools);

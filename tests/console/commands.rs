@@ -151,7 +151,11 @@ fn set_changes_what_can_change_until_the_next_reload() {
         assert_eq!(error(&mut console, sql), sqlstate, "{sql}");
     }
     // What drivers set of their own accord.
-    assert!(told(&mut console, "SET extra_float_digits = 3").contains("SET ignored"));
+    let mut watch = rig.pooler.login("watch", "pgbouncer");
+    for wire in [&mut console, &mut watch] {
+        assert!(told(wire, "SET extra_float_digits = 3").contains("SET ignored"));
+        assert_eq!(wire.one("SHOW client_encoding"), "UTF8");
+    }
     told(&mut console, "RELOAD");
     assert_eq!(source(&mut console).0, "1");
     first.rows("COMMIT");

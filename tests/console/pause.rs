@@ -167,3 +167,19 @@ fn pauses_under_load_lose_nothing() {
     });
     rig.assert_sound();
 }
+
+/// Who waits for a pool that nobody will resume does not keep the pooler from ending.
+#[test]
+fn t75_a_pause_does_not_keep_the_pooler_from_ending() {
+    for signal in ["TERM", "INT"] {
+        let rig = rig();
+        let mut console = console(&rig);
+        let mut waiting = rig.login();
+        console.rows("PAUSE 5s");
+        waiting.send(&[query("SELECT 1")]);
+        waiting.expect_silence(Duration::from_millis(200));
+        rig.pooler.signal(signal);
+        waiting.expect("E(57P01) .");
+        assert_eq!(rig.pooler.wait_exit().code(), Some(0), "{signal}");
+    }
+}

@@ -36,7 +36,12 @@ impl Session {
         let meter = server.map(|_| self.meter).unwrap_or_default();
         ClientLine {
             id: self.seat.id(),
-            user: self.seat.user().unwrap_or(&pool.key.user).to_owned(),
+            user: self
+                .holdings
+                .user
+                .as_deref()
+                .unwrap_or(&pool.key.user)
+                .to_owned(),
             database: pool.key.database.clone(),
             pool_name: pool.key.to_string(),
             standing: match (&self.state, phase) {
@@ -48,7 +53,7 @@ impl Session {
             since,
             peer: self.client.stream.peer(),
             local: self.client.stream.local(),
-            connected: self.seat.born(),
+            connected: self.holdings.born,
             waiting: match &self.state {
                 State::Waiting(wait) => Some(wait.since()),
                 _ => None,

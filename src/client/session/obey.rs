@@ -17,6 +17,10 @@ impl Session {
     pub(super) fn obey(&mut self) -> Step {
         for order in self.seat.take_orders() {
             match order {
+                // Nobody will resume the pool for it.
+                Order::LookUp if self.waits_for_a_paused_pool_to_drain() => {
+                    self.end_with(&Refusal::shutting_down());
+                }
                 Order::LookUp => {}
                 Order::Describe(census) => self.describe(&census),
                 Order::Abort => return Step::End,
@@ -47,6 +51,12 @@ impl Session {
             }
         }
         Step::Again
+    }
+
+    fn waits_for_a_paused_pool_to_drain(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+            && self.hub.draining.get().is_some()
+            && self.local.shared().is_paused()
     }
 
     fn queue_refusal(&self, wait: &Wait, limit: Duration) -> Refusal {

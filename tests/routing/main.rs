@@ -12,6 +12,7 @@ mod console;
 mod failover;
 mod functions;
 mod lag;
+mod load;
 mod overrides;
 mod scene;
 mod statements;

@@ -98,7 +98,7 @@ pub fn run(mut data: &[u8]) {
         ];
         Catalogue::from_rows(rows.map(|(k, n)| (k.as_bytes(), n.as_bytes())))
     });
-    if take(&mut data) % 4 == 0 {
+    if take(&mut data) < 64 {
         return check(data, catalogue);
     }
     let mut text = String::new();

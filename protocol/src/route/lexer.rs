@@ -50,6 +50,10 @@ impl Token {
         end: 0,
     };
 
+    pub(super) fn start(self) -> usize {
+        self.start as usize
+    }
+
     pub(super) fn end(self) -> usize {
         self.end as usize
     }

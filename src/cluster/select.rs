@@ -105,12 +105,11 @@ impl Cluster {
         };
         let (first, host) = pick(turn.wrapping_mul(STEP))?;
         let (second, other) = pick(turn.wrapping_mul(STEP).wrapping_add(1 << 31))?;
-        // Work for its weight. A little more is chance: who gave way to that would give the faster of two
-        // equals more and more.
+        // Work for its weight. What is less than twice as much is chance: who gave way to that would give
+        // the faster of two equals more and more.
         let work = |at: usize, weight: u32| load(at) as u64 * u64::from(weight.max(1));
         let (mine, its) = (work(first, other.weight), work(second, host.weight));
-        let slack = (its / 4).max(SLACK * u64::from(host.weight.max(1)));
-        match its + slack < mine {
+        match 2 * its + SLACK * u64::from(host.weight.max(1)) < mine {
             true => Some(second),
             false => Some(first),
         }

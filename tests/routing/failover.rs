@@ -12,6 +12,12 @@ use crate::support::{Message, query, wait_until};
 /// Sessions that write or read all the time.
 const CLIENTS: usize = 20;
 
+/// How many there are; another number with `POOLER_FAILOVER_CLIENTS`.
+fn clients() -> usize {
+    let asked = std::env::var("POOLER_FAILOVER_CLIENTS").ok();
+    asked.map_or(CLIENTS, |n| n.parse().expect("a number"))
+}
+
 /// What the sessions of a load saw.
 #[derive(Default)]
 struct Seen {
@@ -80,7 +86,7 @@ fn t72_a_promotion_under_load_loses_only_what_was_running_on_the_old_primary() {
     scene.sql("CREATE TABLE t (client int, n int)");
     let seen = Seen::default();
     let first_write = std::thread::scope(|scope| {
-        for client in 0..CLIENTS {
+        for client in 0..clients() {
             let (scene, seen) = (&scene, &seen);
             scope.spawn(move || match client % 2 {
                 0 => write_on(scene, seen, client),

@@ -79,6 +79,7 @@ fn a_mixed_load_reads_from_both_local_replicas_evenly() {
             .sum()
     };
     let reads: Vec<u64> = hosts.replicas.iter().map(reads).collect();
+    eprintln!("reads on the replicas: {reads:?}");
     let (a, b, remote) = (reads[0], reads[1], reads[2]);
     assert!(a > 500 && b > 500, "{reads:?}");
     assert_eq!(remote, 0, "{reads:?}");

@@ -6,6 +6,7 @@ use pooler_protocol::backend::{ErrorView, read_parameter_status, tag, write_erro
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::ledger::{Deal, Verdict, Violation};
 use pooler_protocol::prepared::{SERVER_NAME_PREFIX, write_server_name};
+use pooler_protocol::route::changes_catalogue;
 
 use super::statements::UNKNOWN_NAME_END;
 use super::{Ended, Outcome, Relay};
@@ -380,23 +381,7 @@ impl Relay<'_> {
             return;
         }
         let command = body.strip_suffix(b"\0").unwrap_or(body);
-        // Behind which something may hide that a session or a replica must not meet unawares.
-        let defines = [
-            &b"FUNCTION"[..],
-            b"PROCEDURE",
-            b"ROUTINE",
-            b"AGGREGATE",
-            b"OPERATOR",
-            b"TRIGGER",
-            b"VIEW",
-            b"RULE",
-            b"POLICY",
-            b"EXTENSION",
-            b"CAST",
-            b"TYPE",
-            b"DOMAIN",
-        ];
-        if defines.iter().any(|what| command.ends_with(what)) {
+        if changes_catalogue(command) {
             self.interners.note_definition();
         }
         // What the text made one suspect is asked about; but the pooler's own statements have gone

@@ -131,19 +131,29 @@ reasons! {
 }
 
 /// Whether a command with this tag (that of CommandComplete, without its zero byte) may have changed
-/// what the [`Catalogue`] says: "CREATE FUNCTION", "ALTER TABLE", "DROP VIEW" and the like.
+/// what the [`Catalogue`] says in a way that a replica would not refuse: "CREATE FUNCTION", "DROP VIEW"
+/// and the like. Not tables, which applications make all the time: one that a replica cannot read, it
+/// refuses to read.
 #[inline]
 #[must_use]
 pub fn changes_catalogue(tag: &[u8]) -> bool {
-    let defines = [
-        &b"CREATE "[..],
-        b"ALTER ",
-        b"DROP ",
-        b"REFRESH ",
-        b"IMPORT ",
-        b"DO",
+    let defined = [
+        &b"FUNCTION"[..],
+        b"PROCEDURE",
+        b"ROUTINE",
+        b"AGGREGATE",
+        b"OPERATOR",
+        b"TRIGGER",
+        b"VIEW",
+        b"RULE",
+        b"POLICY",
+        b"EXTENSION",
+        b"CAST",
+        b"TYPE",
+        b"DOMAIN",
     ];
-    defines.iter().any(|what| tag.starts_with(what))
+    matches!(tag.first(), Some(b'A' | b'C' | b'D'))
+        && defined.iter().any(|what| tag.ends_with(what))
 }
 
 #[cfg(test)]

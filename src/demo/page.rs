@@ -104,6 +104,9 @@ Paste into another shell:
         ));
     }
     page.push_str(&format!(
+        "  {psql} {to} pooler -c 'SHOW HOSTS'    (the console: SHOW HELP)\n"
+    ));
+    page.push_str(&format!(
         "
 Metrics         http://127.0.0.1:{metrics_port}/metrics
 Configuration   {}

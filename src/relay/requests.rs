@@ -447,9 +447,10 @@ impl Relay<'_> {
         if let Stint::Reads { left, .. } = &mut self.client.stint {
             *left += batch.len();
         }
-        let carried = self.client.carry.take();
+        let (carried, unread) = (self.client.carry.take(), self.client.unread);
         let result = self.translate(cx, &batch);
         self.client.carry.replace(&carried);
+        self.client.unread = unread;
         result
     }
 

@@ -205,7 +205,10 @@ impl Relay<'_> {
             return self.throw_away(header.tag);
         }
         match header.tag {
-            tag::READY_FOR_QUERY if verdict.deal == Deal::Read => return self.end_question(),
+            tag::READY_FOR_QUERY if verdict.deal == Deal::Read => {
+                self.end_question()?;
+                return self.end_thrown_away();
+            }
             tag::READY_FOR_QUERY => {
                 if self.server.replay.due {
                     return Ok(());
@@ -215,11 +218,16 @@ impl Relay<'_> {
                     if !self.hold_ready() {
                         splice.keep(at, at + header.len);
                     }
-                    self.put_ready_answers(splice);
+                    // Answers of our own to what may be done again go with the first of the server's.
+                    let mut held = false;
                     if let Some(rerun) = self.client.stint.rerun() {
                         rerun.note_answered();
+                        held = self.server.ledger.is_busy();
                     }
                     splice.mark();
+                    if !held {
+                        self.put_ready_answers(splice);
+                    }
                     self.end_work()?;
                 }
                 return Ok(());
@@ -246,7 +254,16 @@ impl Relay<'_> {
         while let Some((_answer, kept)) = self.server.ledger.take_answer() {
             self.server.journal.keep(kept);
         }
-        if tag == tag::READY_FOR_QUERY && self.server.ledger.outstanding() == 0 {
+        match tag {
+            tag::READY_FOR_QUERY => self.end_thrown_away(),
+            _ => Ok(()),
+        }
+    }
+
+    /// A question of the pooler's own may be behind what is thrown away.
+    #[inline]
+    fn end_thrown_away(&mut self) -> Result<(), Outcome> {
+        if self.client.stint.is_rerun_due() && self.server.ledger.outstanding() == 0 {
             return Err(self.elsewhere());
         }
         Ok(())

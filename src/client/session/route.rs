@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pooler_protocol::route::{Consistency, Hints, Route, Summary};
+use pooler_protocol::route::{Consistency, Route, Summary};
 use pooler_protocol::settings::Settings;
 
 use super::{Session, State, Step};
@@ -213,7 +213,7 @@ impl Routed {
         }
         let proven = batch.class == Summary::Read;
         let len = match proven {
-            true => self.reads_len(client, input, first, batch.hints),
+            true => self.reads_len(client, input, first, &batch),
             false => first,
         };
         let consistency = batch.hints.consistency.or(self.said.consistency);
@@ -240,23 +240,35 @@ impl Routed {
         };
         let on_replica = place != Place::Primary;
         let stint = match (block, on_replica) {
-            (true, _) => Stint::Block,
-            (false, true) => Stint::reads(len, Rerun::new(&input[..len], route == Route::Replica)),
+            (true, true) => Stint::Block,
+            // There it may write, whatever it said at its beginning.
+            (true, false) => Stint::Free,
+            (false, true) => {
+                let rerun = || Rerun::new(&input[..len], route == Route::Replica);
+                Stint::reads(len, batch.is_repeatable().then(rerun).flatten())
+            }
             (false, false) if proven => Stint::reads(len, None),
             (false, false) => Stint::Free,
         };
         Ok(Decision { place, stint, why })
     }
 
-    /// Bytes at the front of `input` that are reads like the first batch, of `first` bytes.
-    fn reads_len(&self, client: &ClientSide, input: &[u8], first: usize, like: Hints) -> usize {
+    /// Bytes at the front of `input` that are reads like the first batch, `like`, of `first` bytes. All of
+    /// them can be done again, or the first alone is sent.
+    fn reads_len(&self, client: &ClientSide, input: &[u8], first: usize, like: &Batch) -> usize {
         let mut len = first;
+        let mut leans = like.leans;
+        if !like.is_repeatable() {
+            return len;
+        }
         while len < input.len() {
             let Some(next) = first_batch_len(&input[len..]) else {
                 break;
             };
             let batch = Batch::judge(&input[len..len + next], &client.statements, &self.routes);
-            if batch.class != Summary::Read || batch.hints != like {
+            leans |= batch.leans;
+            let other = batch.class != Summary::Read || batch.hints != like.hints;
+            if other || (leans && batch.replaces) {
                 break;
             }
             len += next;

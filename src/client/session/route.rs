@@ -398,6 +398,12 @@ impl Session {
     /// A replica is gone: if the client has nothing of the answer yet, another host gives it.
     #[cold]
     pub(super) fn lost_replica(&mut self, fault: &ServerFault) -> Option<Step> {
+        // What two servers have died of without a word is not shown to a third.
+        let tried = self.routed.as_ref().is_some_and(|routed| routed.tried);
+        let silent = !matches!(&self.state, State::Active(server) if server.said_goodbye);
+        if tried && silent && !matches!(fault, ServerFault::HostLost) {
+            return None;
+        }
         let again = self.client.stint.take_unanswered()?;
         tracing::info!(pool = %self.local.shared().key, "server connection lost, its read goes elsewhere: {fault}");
         self.local.shared().plan().recipe.locate.alarm();

@@ -311,8 +311,11 @@ impl Session {
         };
         let none = self.hub.registry.commons.interners.no_settings();
         let mut routed = Box::new(Routed::new(routes, settings, &none));
-        if let Some(old) = old {
-            routed.inherit(&old);
+        match old {
+            Some(old) => routed.inherit(&old),
+            // It may have written while nobody kept count.
+            None if self.started => routed.note_end(true),
+            None => {}
         }
         self.routed = Some(routed);
     }

@@ -167,7 +167,7 @@ mod tests {
             role: Some(role),
             fit: fit && role == Role::Replica,
             share: if fit { 256 } else { 0 },
-            position: Position(100),
+            shared: Position(100),
             ..Verdict::default()
         };
         cluster.publish_for_test(at, verdict);

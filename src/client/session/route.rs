@@ -21,7 +21,7 @@ use crate::client::farewell;
 use crate::client::routes::Routes;
 use crate::client::seat::{HostNews, Phase, waiting_in_vain};
 use crate::cluster::position::{Look, Position};
-use crate::cluster::select::{Place, Read};
+use crate::cluster::select::{Avoid, Place, Read};
 use crate::config::{self, ReadConsistency, Routing};
 use crate::error::{LoginError, Refusal, ServerFault};
 use crate::metrics::Why;
@@ -47,8 +47,8 @@ pub(super) struct Routed {
     seen: Position,
     /// Bytes in front that were refused elsewhere, and go to the primary.
     forced: usize,
-    /// A host that has just failed it.
-    avoid: Option<usize>,
+    /// Hosts that have failed what waits.
+    avoid: Avoid,
     /// What waits was sent to a server before.
     tried: bool,
     /// What waits is to be done by a replica, or not at all.
@@ -95,7 +95,7 @@ impl Routed {
             wrote: None,
             seen: Position::default(),
             forced: 0,
-            avoid: None,
+            avoid: Avoid::default(),
             tried: false,
             only_replicas: false,
         }
@@ -111,10 +111,17 @@ impl Routed {
     /// What ran has ended, or is lost; it may have written.
     #[inline]
     fn note_end(&mut self, wrote: bool) {
-        self.tried = false;
+        self.forget_attempts();
         if wrote {
             self.wrote = Some(self.routes.cluster.looks());
         }
+    }
+
+    /// What was tried for what waited says nothing about what comes next.
+    #[inline]
+    pub(super) fn forget_attempts(&mut self) {
+        self.tried = false;
+        self.avoid = Avoid::default();
     }
 
     fn look_up_settings(&mut self, client: &mut ClientSide, interners: &Interners) {
@@ -169,7 +176,7 @@ impl Routed {
         if std::mem::take(&mut self.forced) > 0 {
             return Ok(Decision::primary(Why::Again));
         }
-        let avoid = self.avoid.take();
+        let avoid = self.avoid;
         let Some(first) = first_batch_len(input) else {
             return Ok(Decision::primary(Why::Incomplete));
         };
@@ -346,16 +353,8 @@ impl Session {
     #[cold]
     pub(super) fn look_elsewhere(&mut self) {
         if let Some(routed) = &mut self.routed {
-            routed.avoid = routed.routes.host_of(&self.local);
             // Not to and fro between hosts that let nobody in.
-            let twice = std::mem::replace(&mut routed.tried, true);
-            if twice && routed.only_replicas {
-                let refusal = Refusal::no_replica(routed.routes.cluster.name());
-                return self.refuse(&refusal);
-            }
-            if twice {
-                routed.forced = self.client.carry.len();
-            }
+            routed.avoid.add(routed.routes.host_of(&self.local));
         }
         self.state = State::Idle;
         self.client.stint = Stint::Free;
@@ -424,7 +423,7 @@ impl Session {
         crate::relay::forget_names(&again.batches, &mut self.client.statements);
         let twice = std::mem::replace(&mut routed.tried, true);
         let only_replicas = routed.only_replicas;
-        routed.avoid = routed.routes.host_of(&self.local);
+        routed.avoid.add(routed.routes.host_of(&self.local));
         if again.is_refused || (twice && !only_replicas) {
             routed.forced = again.batches.len();
         }
@@ -453,7 +452,13 @@ impl Session {
         match &self.state {
             State::Waiting(_) => {
                 let read = matches!(self.client.stint, Stint::Reads { .. });
-                if lost || (read && replica.is_none()) {
+                if read && replica.is_none() {
+                    // Whoever failed it may be back.
+                    if let Some(routed) = &mut self.routed {
+                        routed.forget_attempts();
+                    }
+                    self.look_elsewhere();
+                } else if lost {
                     self.look_elsewhere();
                 }
             }

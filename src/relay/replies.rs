@@ -415,6 +415,8 @@ impl Relay<'_> {
         ];
         if defines.iter().any(|what| command.ends_with(what)) {
             self.interners.note_definition();
+            // Others see it when the transaction has ended.
+            self.server.defined = true;
         }
         // What the text made one suspect is asked about; but the pooler's own statements have gone
         // with the client's.

@@ -209,6 +209,9 @@ impl Routed {
             _ if route == Route::PreferReplica && batch.suspect => {
                 return Ok(Decision::on_primary(&batch, first, Why::Asked));
             }
+            _ if route == Route::PreferReplica && self.was_refused(client, &input[..first]) => {
+                return Ok(Decision::on_primary(&batch, first, Why::Refused));
+            }
             _ => false,
         };
         let explicit_only = route == Route::Auto && self.routing == Routing::Explicit;
@@ -258,6 +261,15 @@ impl Routed {
             (false, false) => Stint::Free,
         };
         Ok(Decision { place, stint, why })
+    }
+
+    /// Whether a replica has refused a statement like one of `batch`: it is not asked again.
+    fn was_refused(&self, client: &ClientSide, batch: &[u8]) -> bool {
+        let mut refused = false;
+        each_text(batch, &client.statements, |text| {
+            refused |= self.routes.database.was_refused(text);
+        });
+        refused
     }
 
     /// Bytes at the front of `input` that are reads like the first batch, `like`, of `first` bytes. All of

@@ -235,8 +235,9 @@ impl Registry {
             replica: Some(cluster.hosts()[host].address.to_string().into()),
             ..home.key.clone()
         };
-        if let Some(pool) = lock(&self.pools).get(&key) {
-            return Some(Arc::clone(pool));
+        if let Some(pool) = lock(&self.pools).get(&key).cloned() {
+            pool.learn_from(home);
+            return Some(pool);
         }
         let current = self.current();
         let configured = current.config.database(&key.database)?;

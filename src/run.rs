@@ -318,7 +318,9 @@ impl Fleet {
                 Change::Primary { .. } | Change::Found(_) => None,
             },
             primary: match change {
-                Change::Primary { new, .. } => new.map(host),
+                // Where there was none before, nobody writes to another: what was opened by an earlier
+                // configuration ends its transactions.
+                Change::Primary { old, new } => old.and(new).map(host),
                 Change::Lost(_) | Change::Promoted(_) | Change::Found(_) => None,
             },
         });

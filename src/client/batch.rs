@@ -23,6 +23,10 @@ pub(super) struct Batch {
     pub(super) suspect: bool,
     /// It writes nothing that another session could read: it runs nothing, or changes the session alone.
     pub(super) writes_nothing: bool,
+    /// It uses the unnamed statement that was there before.
+    pub(super) leans: bool,
+    /// It puts another unnamed statement in its place, or none.
+    pub(super) replaces: bool,
 }
 
 /// What one statement is.
@@ -61,6 +65,8 @@ impl Batch {
                 hints: Hints::default(),
                 suspect: false,
                 writes_nothing: true,
+                leans: false,
+                replaces: false,
             },
         };
         each_message(batch, |tag, body| judge.message(tag, body));
@@ -68,6 +74,12 @@ impl Batch {
             writes_nothing: judge.about_session || !judge.runs,
             ..judge.batch
         }
+    }
+
+    /// Whether it can be done again behind what follows it: not if the unnamed statement that it began with
+    /// is another then.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !(self.leans && self.replaces)
     }
 
     /// Why it is not a read, if it is none.
@@ -102,6 +114,7 @@ impl<'a> Judge<'a> {
         match tag {
             tag::QUERY => {
                 self.runs = true;
+                self.batch.replaces = true;
                 let text = body.strip_suffix(b"\0").unwrap_or(body);
                 let part = part_of(text, self.routes);
                 self.note(part);
@@ -109,6 +122,7 @@ impl<'a> Judge<'a> {
             tag::PARSE => match ParseView::read(body) {
                 Some(view) => {
                     let part = part_of(view.query(), self.routes);
+                    self.batch.replaces |= view.name.is_empty();
                     self.parsed = Some((view.name, part));
                     self.note(part);
                 }
@@ -136,11 +150,14 @@ impl<'a> Judge<'a> {
 
     /// The statement of this name.
     #[inline]
-    fn find(&self, name: &[u8]) -> Option<Part> {
+    fn find(&mut self, name: &[u8]) -> Option<Part> {
         if let Some((parsed, part)) = self.parsed
             && parsed == name
         {
             return Some(part);
+        }
+        if name.is_empty() && !self.batch.replaces {
+            self.batch.leans = true;
         }
         let statement = match name {
             b"" => self.statements.unnamed(),

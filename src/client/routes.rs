@@ -102,6 +102,13 @@ impl Routes {
         local
     }
 
+    /// What a client has shown at its login opens servers of the replicas, too.
+    fn pass_on_keys(&self) {
+        for pool in self.replicas.borrow().iter().flatten() {
+            pool.shared().learn_from(self.home.shared());
+        }
+    }
+
     /// The host of a replica's pool.
     pub(super) fn host_of(&self, pool: &LocalPool) -> Option<usize> {
         let address = pool.shared().key.replica.as_deref()?;
@@ -122,6 +129,7 @@ impl RouteTable {
         if let Some(known) = table.get(&pool.id)
             && known.version == pool.version()
         {
+            known.pass_on_keys();
             return Some(Rc::clone(known));
         }
         table.remove(&pool.id);

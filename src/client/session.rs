@@ -527,6 +527,10 @@ impl Session {
     fn refuse(&mut self, refusal: &Refusal) {
         self.local.counters().errors.note(&refusal.sqlstate);
         self.state = State::Idle;
+        self.client.stint = Stint::Free;
+        if let Some(routed) = &mut self.routed {
+            routed.forget_attempts();
+        }
         self.seat.enter(Phase::Idle, Instant::now());
         self.client.outbox.append(|out| refusal.write(out));
         let carried = self.client.carry.take();

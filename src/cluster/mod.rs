@@ -69,7 +69,7 @@ impl Host {
         self.known.share.load(Ordering::Relaxed)
     }
 
-    /// Up to where it has replayed.
+    /// Up to where it has replayed what the primary has.
     #[inline]
     #[must_use]
     pub fn replayed(&self) -> Position {
@@ -92,7 +92,7 @@ impl Host {
         let up = verdict.health == Health::Up && verdict.role == Some(Role::Replica);
         self.known
             .replayed
-            .store(verdict.position.0, Ordering::Relaxed);
+            .store(verdict.shared.0, Ordering::Relaxed);
         self.known.is_replica_up.store(up, Ordering::Relaxed);
         self.known.share.store(share, Ordering::Relaxed);
         std::mem::replace(&mut lock(&self.known.verdict), verdict)

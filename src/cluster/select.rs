@@ -23,10 +23,29 @@ pub enum Place {
 pub struct Read {
     /// What it must have replayed.
     pub seen: Position,
-    /// Not this one: it has just failed.
-    pub avoid: Option<usize>,
+    /// Not these.
+    pub avoid: Avoid,
     /// Only replicas will do.
     pub only_replicas: bool,
+}
+
+/// Hosts that are not to be asked: they have just failed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Avoid(u64);
+
+impl Avoid {
+    /// Host number `host`, too. A cluster has fewer than 64 of them, or the others are tried again.
+    pub fn add(&mut self, host: Option<usize>) {
+        self.0 |= host.map_or(0, Self::bit);
+    }
+
+    fn bit(host: usize) -> u64 {
+        u32::try_from(host).map_or(0, |host| 1_u64.checked_shl(host).unwrap_or(0))
+    }
+
+    fn has(self, host: usize) -> bool {
+        self.0 & Self::bit(host) != 0
+    }
 }
 
 /// Statements that one host may have to do more than another before the other is preferred.
@@ -84,12 +103,12 @@ impl Cluster {
         &self,
         turn: u32,
         load: impl Fn(usize) -> usize,
-        avoid: Option<usize>,
+        avoid: Avoid,
         eligible: impl Fn(&Host) -> bool,
     ) -> Option<usize> {
         let candidates = || {
             let hosts = self.hosts().iter().enumerate();
-            hosts.filter(|(at, h)| avoid != Some(*at) && eligible(h))
+            hosts.filter(|(at, h)| !avoid.has(*at) && eligible(h))
         };
         // One that lags has no share, and is drawn by its weight alone.
         let share = |h: &Host| u64::from(h.share().max(1));
@@ -167,7 +186,7 @@ mod tests {
             role: Some(role),
             fit: fit && role == Role::Replica,
             share: if fit { 256 } else { 0 },
-            position: Position(100),
+            shared: Position(100),
             ..Verdict::default()
         };
         cluster.publish_for_test(at, verdict);
@@ -176,7 +195,7 @@ mod tests {
     fn read(seen: u64) -> Read {
         Read {
             seen: Position(seen),
-            avoid: None,
+            avoid: Avoid::default(),
             only_replicas: false,
         }
     }
@@ -241,13 +260,17 @@ mod tests {
             Some(Place::Replica(1 | 2))
         ));
         assert_eq!(place(&cluster, read(101)), Some(Place::Primary));
-        let avoiding = Read {
-            avoid: Some(1),
-            ..read(0)
-        };
+        let mut avoiding = read(0);
+        avoiding.avoid.add(Some(1));
         for turn in 0..10 {
             let placed = cluster.place_read(avoiding, turn, |_| 0);
             assert_eq!(placed, Some((Place::Replica(2), true)));
         }
+        for at in [2, 3] {
+            avoiding.avoid.add(Some(at));
+        }
+        assert_eq!(place(&cluster, avoiding), Some(Place::Primary));
+        avoiding.only_replicas = true;
+        assert_eq!(place(&cluster, avoiding), None);
     }
 }

@@ -90,6 +90,9 @@ pub struct Verdict {
     pub share: u32,
     /// Up to where it has written or replayed.
     pub position: Position,
+    /// Up to where that is known to be what the primary has: not more than where the primary's timeline
+    /// began, if the host is not on that.
+    pub shared: Position,
     /// How far behind it is.
     pub lag: Duration,
     /// The same in bytes.
@@ -103,6 +106,8 @@ struct View {
     pinned: Option<Role>,
     seen: Option<Observation>,
     last_in_recovery: Option<Instant>,
+    /// Up to where it had replayed then.
+    recovered_to: Position,
     failure: Option<Failure>,
     /// Looks in a row that showed something.
     good: u32,
@@ -171,6 +176,7 @@ impl Watch {
         view.seen = Some(observation);
         if observation.in_recovery {
             view.last_in_recovery = Some(observation.asked);
+            view.recovered_to = observation.position;
         }
         view.failure = None;
         view.good = view.good.saturating_add(1);
@@ -315,6 +321,11 @@ impl Watch {
         let health = self.health(host, now);
         let is_primary = self.primary == Some(host);
         let fresh = self.fresh(host, now);
+        // A promoted host's own timeline began behind what it was last seen to have replayed.
+        let branch = self.last_primary.and_then(|primary| {
+            let view = &self.hosts[primary];
+            Some((view.seen?.timeline, view.recovered_to))
+        });
         let view = &mut self.hosts[host];
         if health == Health::Unknown && view.seen.is_some() {
             view.fall();
@@ -330,6 +341,12 @@ impl Watch {
             timeline: view.seen.map_or(0, |s| s.timeline),
             position: view.seen.map_or(Position::default(), |s| s.position),
             ..Verdict::default()
+        };
+        verdict.shared = match (branch, view.seen) {
+            (Some((timeline, began)), Some(seen)) if seen.timeline < timeline => {
+                verdict.position.min(began)
+            }
+            _ => verdict.position,
         };
         if let Some(seen) = view.seen.filter(|s| s.in_recovery) {
             verdict.lag = self.samples.lag(seen.position, now);

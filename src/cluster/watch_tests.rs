@@ -241,3 +241,22 @@ fn a_replica_of_another_cluster_serves_no_reads() {
     scene.watch.seen(1, 9, observation);
     assert_eq!(scene.fit(), [false, false]);
 }
+
+#[test]
+fn t68_what_a_replica_has_of_an_outdated_timeline_is_not_what_the_primary_has() {
+    let mut scene = Scene::new(3);
+    scene.see(0, false, 1, 500);
+    scene.see(1, true, 1, 300);
+    scene.see(2, true, 1, 450);
+    let shared = |scene: &mut Scene, host: usize| scene.judge()[host].shared.0;
+    assert_eq!((shared(&mut scene, 1), shared(&mut scene, 2)), (300, 450));
+    // The one that was not the furthest is promoted, and writes its own log.
+    scene.down(0);
+    scene.see(1, false, 2, 320);
+    assert_eq!(scene.primary(), Some(1));
+    scene.see(2, true, 1, 450);
+    assert_eq!(shared(&mut scene, 2), 300);
+    // It has been set up anew, and follows.
+    scene.see(2, true, 2, 320);
+    assert_eq!(shared(&mut scene, 2), 320);
+}

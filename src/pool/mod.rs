@@ -401,6 +401,12 @@ impl Pool {
         self.trunk.as_ref()
     }
 
+    /// Of a replica's pool: it logs in with what clients have shown at logins to `home` since.
+    pub fn learn_from(&self, home: &Self) {
+        let theirs = &home.plan().recipe.credentials;
+        self.plan().recipe.credentials.inherit(theirs);
+    }
+
     /// Of a replica's pool, the number of the primary's.
     #[must_use]
     pub fn home_id(&self) -> Option<u64> {

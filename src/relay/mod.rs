@@ -239,6 +239,9 @@ impl Relay<'_> {
         let more = self.server.ledger.outstanding() > 0;
         self.meter.query = more.then_some(now);
         if self.server.ledger.status() == TransactionStatus::Idle {
+            if std::mem::take(&mut self.server.defined) {
+                self.interners.note_definition();
+            }
             self.counters.transactions.add(1);
             if let Some(began) = self.meter.transaction {
                 self.counters.transaction_seconds.record(now - began);

@@ -206,7 +206,10 @@ impl Relay<'_> {
             return self.throw_away(header.tag);
         }
         match header.tag {
-            tag::READY_FOR_QUERY if verdict.deal == Deal::Read => return self.end_question(),
+            tag::READY_FOR_QUERY if verdict.deal == Deal::Read => {
+                self.end_question()?;
+                return self.end_thrown_away();
+            }
             tag::READY_FOR_QUERY => {
                 if self.server.replay.due {
                     return Ok(());
@@ -216,11 +219,16 @@ impl Relay<'_> {
                     if !self.hold_ready() {
                         splice.keep(at, at + header.len);
                     }
-                    self.put_ready_answers(splice);
+                    // Answers of our own to what may be done again go with the first of the server's.
+                    let mut held = false;
                     if let Some(rerun) = self.client.stint.rerun() {
                         rerun.note_answered();
+                        held = self.server.ledger.is_busy();
                     }
                     splice.mark();
+                    if !held {
+                        self.put_ready_answers(splice);
+                    }
                     self.end_work()?;
                 }
                 return Ok(());
@@ -247,7 +255,16 @@ impl Relay<'_> {
         while let Some((_answer, kept)) = self.server.ledger.take_answer() {
             self.server.journal.keep(kept);
         }
-        if tag == tag::READY_FOR_QUERY && self.server.ledger.outstanding() == 0 {
+        match tag {
+            tag::READY_FOR_QUERY => self.end_thrown_away(),
+            _ => Ok(()),
+        }
+    }
+
+    /// A question of the pooler's own may be behind what is thrown away.
+    #[inline]
+    fn end_thrown_away(&mut self) -> Result<(), Outcome> {
+        if self.client.stint.is_rerun_due() && self.server.ledger.outstanding() == 0 {
             return Err(self.elsewhere());
         }
         Ok(())
@@ -383,6 +400,8 @@ impl Relay<'_> {
         let command = body.strip_suffix(b"\0").unwrap_or(body);
         if changes_catalogue(command) {
             self.interners.note_definition();
+            // Others see it when the transaction has ended.
+            self.server.defined = true;
         }
         // What the text made one suspect is asked about; but the pooler's own statements have gone
         // with the client's.

@@ -12,7 +12,8 @@ use pooler_protocol::ledger::{Deal, OUTSTANDING_MAX, Request, Sent};
 use pooler_protocol::statement::Marks;
 
 use super::position::{QUESTION, asks_position};
-use super::{Ended, Fill, HeldBack, Outcome, Relay, Stint};
+use super::stint::KEPT_LEN_MAX;
+use super::{Ended, Fill, HeldBack, Outcome, Relay, Stint, each_message};
 use crate::buffer::{SCRATCH_LEN, Splice};
 use crate::error::{Refusal, ServerFault};
 
@@ -98,8 +99,17 @@ impl Relay<'_> {
     fn is_at_end_of_stint(&mut self) -> bool {
         match &self.client.stint {
             Stint::Free => false,
+            // The rest of a message goes where its beginning went.
+            _ if self.client.pass > 0 => false,
             Stint::Reads { left, .. } if *left > 0 => false,
             Stint::Reads { .. } => {
+                let ledger = &self.server.ledger;
+                let begun = ledger.status() != TransactionStatus::Idle || ledger.is_discarding();
+                if begun && ledger.outstanding() == 0 {
+                    // What was begun here ends here.
+                    self.client.stint = Stint::Block;
+                    return false;
+                }
                 // A client that keeps its server has no other.
                 let possessions = &self.client.possessions;
                 let keeps = !possessions.held().is_empty()
@@ -111,17 +121,21 @@ impl Relay<'_> {
                 }
                 !keeps
             }
-            Stint::Block => {
-                let ledger = &self.server.ledger;
-                ledger.owes_ready() && !ledger.is_copying_in()
-            }
+            Stint::Block => self.is_batch_unanswered(),
         }
     }
 
-    /// Keeps what the client says meanwhile, so that its end is seen.
+    /// Whether the batch that was sent last is to be answered before more is sent.
+    fn is_batch_unanswered(&self) -> bool {
+        let ledger = &self.server.ledger;
+        ledger.owes_ready() && !ledger.is_copying_in()
+    }
+
+    /// Keeps what the client says meanwhile, so that its end is seen; with what may have to be sent once
+    /// more it is to fit the scratch buffer.
     #[cold]
     fn hear_more(&mut self, cx: &mut Context<'_>) -> Result<bool, Outcome> {
-        if self.client.carry.len() >= SCRATCH_LEN {
+        if self.client.carry.len() >= SCRATCH_LEN - KEPT_LEN_MAX {
             return Ok(false);
         }
         match self
@@ -133,6 +147,8 @@ impl Relay<'_> {
                 self.client.unread = true;
                 Ok(true)
             }
+            // What it asked before is still done.
+            Poll::Ready(Ok(_)) if says_terminate(self.client.carry.as_slice()) => Ok(false),
             Poll::Ready(_) => {
                 self.client.ended = Ended::Gone;
                 Ok(true)
@@ -247,6 +263,10 @@ impl Relay<'_> {
             }
             splice.keep(0, at);
             self.client.pass -= at;
+            if matches!(self.client.stint, Stint::Block) && self.is_batch_unanswered() {
+                shape.is_cut_short = true;
+                return Ok(at);
+            }
         }
         let limit = self.client.stint.limit();
         while let Some(header) = Header::read(&input[at..]).map_err(Refusal::client_protocol)? {
@@ -427,9 +447,10 @@ impl Relay<'_> {
         if let Stint::Reads { left, .. } = &mut self.client.stint {
             *left += batch.len();
         }
-        let carried = self.client.carry.take();
+        let (carried, unread) = (self.client.carry.take(), self.client.unread);
         let result = self.translate(cx, &batch);
         self.client.carry.replace(&carried);
+        self.client.unread = unread;
         result
     }
 
@@ -462,6 +483,13 @@ impl Relay<'_> {
         tracing::debug!("write to server failed: {e}");
         ServerFault::Io(e).into()
     }
+}
+
+/// Whether the client has said Terminate in `bytes`, whole messages or the beginnings of such.
+fn says_terminate(bytes: &[u8]) -> bool {
+    let mut said = false;
+    each_message(bytes, |tag, _| said |= tag == tag::TERMINATE);
+    said
 }
 
 /// Whether a simple Query takes away statements that the books say the server holds: behind it in a

@@ -16,7 +16,7 @@ use pooler_protocol::frontend::{ParseView, Target, tag};
 use pooler_protocol::prepared::ClientStatements;
 
 /// The most bytes that are kept to be sent once more.
-const KEPT_LEN_MAX: usize = 16 * 1024;
+pub(super) const KEPT_LEN_MAX: usize = 16 * 1024;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -177,18 +177,23 @@ impl Rerun {
     }
 }
 
-/// Bytes of the first batch: up to its Sync, or a Query by itself.
+/// Bytes of the first batch: up to its Sync, or a Query by itself. A Query behind messages without a Sync
+/// is of none: an error in front of it takes it along, and the Sync that ends that is still to come.
 #[must_use]
 pub fn first_batch_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
+    let mut begun = false;
     loop {
         let header = Header::read(&bytes[at..]).ok()??;
         at += header.len;
         if at > bytes.len() {
             return None;
         }
-        if matches!(header.tag, tag::SYNC | tag::QUERY | tag::FUNCTION_CALL) {
-            return Some(at);
+        match header.tag {
+            tag::SYNC => return Some(at),
+            tag::QUERY | tag::FUNCTION_CALL => return (!begun).then_some(at),
+            tag::FLUSH => {}
+            _ => begun = true,
         }
     }
 }
@@ -251,6 +256,8 @@ mod tests {
         let both = [first.clone(), second.clone()].concat();
         assert_eq!(first_batch_len(&both), Some(first.len()));
         assert_eq!(first_batch_len(&second[..second.len() - 1]), None);
+        let mixed = [&second[..second.len() - 5], &first].concat();
+        assert_eq!(first_batch_len(&mixed), None);
         let mut stint = Stint::reads(both.len(), Rerun::new(&both, false));
         let rerun = stint.rerun().expect("kept");
         rerun.spoil();

@@ -345,6 +345,7 @@ impl Talk {
             replay: Replay::default(),
             dirty: false,
             suspect: false,
+            defined: false,
             cut: false,
             said_goodbye: false,
             identity: Arc::new(Identity {

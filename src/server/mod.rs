@@ -329,6 +329,8 @@ pub struct Server<S = Stream> {
     pub dirty: bool,
     /// A client may have changed something, and the server has not been asked yet what.
     pub suspect: bool,
+    /// Something was defined in the transaction that runs.
+    pub defined: bool,
     /// The last message that it was sent is not whole.
     pub cut: bool,
     /// It said why it is closing the connection.
@@ -447,6 +449,7 @@ impl<S> Server<S> {
             replay: self.replay,
             dirty: self.dirty,
             suspect: self.suspect,
+            defined: self.defined,
             cut: self.cut,
             said_goodbye: self.said_goodbye,
             identity: self.identity,

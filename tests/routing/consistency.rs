@@ -108,3 +108,21 @@ fn reads_are_back_on_replicas_within_two_looks_after_these_have_caught_up() {
         assert!(!places.contains_key("primary"), "{places:?}");
     }
 }
+
+#[test]
+fn a_block_that_might_have_gone_to_a_replica_counts_as_a_write_where_it_can_write() {
+    let scene = Scene::on(late(), |b| b);
+    let mut wire = scene.login();
+    wire.rows("SET pooler.route = 'prefer-replica'");
+    wire.rows("CREATE TABLE t (n int)");
+    wire.rows("INSERT INTO t VALUES (0)");
+    for n in 1..=3 {
+        wire.rows("UPDATE t SET n = n");
+        wire.rows("BEGIN");
+        // What was written before is on the replicas meanwhile.
+        std::thread::sleep(Duration::from_millis(600));
+        wire.rows(&format!("UPDATE t SET n = {n}"));
+        wire.rows("COMMIT");
+        assert_eq!(wire.one("SELECT n FROM t"), n.to_string());
+    }
+}

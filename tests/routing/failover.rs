@@ -204,4 +204,16 @@ fn t71_reads_go_on_while_there_is_no_primary() {
     assert_eq!(error.sqlstate(), "53400");
     assert!(error.text().contains("has no primary"), "{}", error.text());
     scene.assert_local_reads(&mut wire, PORT);
+    // A read that nobody can do waits for the first who can, however much is heard of others meanwhile.
+    for replica in &hosts.replicas {
+        replica.stop(Stop::Immediate).expect("stopped");
+    }
+    let mut wire = scene.login();
+    wire.set_patience(Duration::from_secs(30));
+    wire.send(&[query(PORT)]);
+    std::thread::sleep(Duration::from_millis(500));
+    hosts.replicas[2].start_again().expect("started");
+    let row = wire.recv_to_ready();
+    let row = row.iter().find(|m| m.tag == b'D').expect("a row");
+    assert_eq!(scene.place(&row.columns()[0]), "remote");
 }

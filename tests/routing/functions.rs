@@ -107,3 +107,32 @@ fn t64_only_a_statement_by_itself_is_a_read() {
     wire.rows("INSERT INTO t VALUES (1); SELECT 1");
     assert_eq!(wire.one("SELECT count(*) FROM t"), "2");
 }
+
+#[test]
+fn what_is_defined_in_a_transaction_is_known_when_that_has_ended() {
+    let scene = Scene::on(Hosts::shared(), |b| b);
+    let mut wire = scene.login();
+    // One that has written nothing, and nothing that might have.
+    let place = |sql: &str| {
+        let mut fresh = scene.login();
+        let place = scene.place(&fresh.one(sql));
+        fresh.leave();
+        place
+    };
+    let define = |kind: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION f() RETURNS text LANGUAGE plpgsql {kind} AS $$BEGIN RETURN current_setting('port'); END$$"
+        )
+    };
+    wire.rows(&define("STABLE"));
+    scene.hosts.wait_replayed();
+    wait_until("it is known", || place("SELECT f()") != "primary");
+    wire.rows("BEGIN");
+    wire.rows(&define("VOLATILE"));
+    wait_until("the functions are known again", || place(PORT) != "primary");
+    wire.rows("COMMIT");
+    scene.hosts.wait_replayed();
+    for _ in 0..5 {
+        assert_eq!(place("SELECT f()"), "primary");
+    }
+}

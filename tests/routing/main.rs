@@ -18,5 +18,6 @@ mod functions;
 mod lag;
 mod load;
 mod overrides;
+mod pipelines;
 mod scene;
 mod statements;

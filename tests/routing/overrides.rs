@@ -1,6 +1,8 @@
 //! Who says otherwise: SET, startup option, user, database.
 
-use crate::scene::{Hosts, PORT, Scene};
+use pooler::demo::free_port;
+
+use crate::scene::{Hosts, PORT, Scene, scrape};
 
 #[test]
 fn a_session_chooses_by_set_and_by_startup_option() {
@@ -97,4 +99,26 @@ fn a_hint_is_stronger_than_all_else() {
         &mut wire,
         "SELECT current_setting('port') WHERE '/*pooler.route=''replica''*/' <> ''",
     );
+}
+
+#[test]
+fn who_prefers_replicas_asks_them_once_for_what_they_refuse() {
+    let metrics = free_port().expect("a port");
+    let scene = Scene::on(Hosts::shared(), |b| {
+        b.section(&format!("[metrics]\nlisten = \"127.0.0.1:{metrics}\""))
+    });
+    scene.sql("CREATE TABLE t (x int); INSERT INTO t VALUES (0)");
+    for n in 0..5 {
+        // One that has not written yet: the others go to the primary anyway.
+        let mut wire = scene.login_with(&[("options", "-c pooler.route=prefer-replica")]);
+        wire.rows(&format!("UPDATE t SET x = {n}"));
+    }
+    let text = scrape(metrics);
+    let retried = text
+        .lines()
+        .filter(|line| line.starts_with("pooler_retried_on_primary_total{"));
+    let retried = retried.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    assert_eq!(retried.sum::<u64>(), 1);
+    scene.hosts.wait_replayed();
+    assert_eq!(scene.login().one("SELECT x FROM t"), "4");
 }

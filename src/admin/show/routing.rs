@@ -9,7 +9,7 @@ use super::super::Desk;
 use super::super::census::View;
 use super::super::sheet::{Cell, Sheet, count, int4, int8, is, numeric, text};
 use crate::cluster::position::Position;
-use crate::cluster::select::{Place, Read};
+use crate::cluster::select::{Avoid, Place, Read};
 use crate::cluster::watch::{Health, Verdict as Known};
 use crate::cluster::{Cluster, PrimaryState};
 use crate::config::{Role, Routing};
@@ -227,7 +227,7 @@ impl ExplainLine {
         };
         let read = Read {
             seen: Position::default(),
-            avoid: None,
+            avoid: Avoid::default(),
             only_replicas: hint == Some(Route::Replica),
         };
         let place = if reads {

@@ -1,6 +1,7 @@
 //! What others ask of a session: to cancel, to stop waiting, to end. They leave orders on its seat,
 //! and it obeys when it is polled next.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,11 @@ impl Session {
                     self.notify(waited);
                 }
                 Order::StopWaiting(refusal) if matches!(self.state, State::Waiting(_)) => {
-                    self.refuse(&refusal);
+                    // A replica's servers are not the only ones.
+                    match Rc::ptr_eq(&self.local, &self.home) {
+                        true => self.refuse(&refusal),
+                        false => self.look_elsewhere(),
+                    }
                 }
                 Order::WaitTimeout(limit) => {
                     if let State::Waiting(wait) = &self.state {

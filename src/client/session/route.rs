@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pooler_protocol::route::{Consistency, Hints, Route, Summary};
+use pooler_protocol::route::{Consistency, Route, Summary};
 use pooler_protocol::settings::Settings;
 
 use super::{Session, State, Step};
@@ -21,7 +21,7 @@ use crate::client::farewell;
 use crate::client::routes::Routes;
 use crate::client::seat::{HostNews, Phase, waiting_in_vain};
 use crate::cluster::position::{Look, Position};
-use crate::cluster::select::{Place, Read};
+use crate::cluster::select::{Avoid, Place, Read};
 use crate::config::{self, ReadConsistency, Routing};
 use crate::error::{LoginError, Refusal, ServerFault};
 use crate::metrics::Why;
@@ -47,8 +47,8 @@ pub(super) struct Routed {
     seen: Position,
     /// Bytes in front that were refused elsewhere, and go to the primary.
     forced: usize,
-    /// A host that has just failed it.
-    avoid: Option<usize>,
+    /// Hosts that have failed what waits.
+    avoid: Avoid,
     /// What waits was sent to a server before.
     tried: bool,
     /// What waits is to be done by a replica, or not at all.
@@ -95,7 +95,7 @@ impl Routed {
             wrote: None,
             seen: Position::default(),
             forced: 0,
-            avoid: None,
+            avoid: Avoid::default(),
             tried: false,
             only_replicas: false,
         }
@@ -111,10 +111,17 @@ impl Routed {
     /// What ran has ended, or is lost; it may have written.
     #[inline]
     fn note_end(&mut self, wrote: bool) {
-        self.tried = false;
+        self.forget_attempts();
         if wrote {
             self.wrote = Some(self.routes.cluster.looks());
         }
+    }
+
+    /// What was tried for what waited says nothing about what comes next.
+    #[inline]
+    pub(super) fn forget_attempts(&mut self) {
+        self.tried = false;
+        self.avoid = Avoid::default();
     }
 
     fn look_up_settings(&mut self, client: &mut ClientSide, interners: &Interners) {
@@ -169,7 +176,7 @@ impl Routed {
         if std::mem::take(&mut self.forced) > 0 {
             return Ok(Decision::primary(Why::Again));
         }
-        let avoid = self.avoid.take();
+        let avoid = self.avoid;
         let Some(first) = first_batch_len(input) else {
             return Ok(Decision::primary(Why::Incomplete));
         };
@@ -202,6 +209,9 @@ impl Routed {
             _ if route == Route::PreferReplica && batch.suspect => {
                 return Ok(Decision::on_primary(&batch, first, Why::Asked));
             }
+            _ if route == Route::PreferReplica && self.was_refused(client, &input[..first]) => {
+                return Ok(Decision::on_primary(&batch, first, Why::Refused));
+            }
             _ => false,
         };
         let explicit_only = route == Route::Auto && self.routing == Routing::Explicit;
@@ -213,7 +223,7 @@ impl Routed {
         }
         let proven = batch.class == Summary::Read;
         let len = match proven {
-            true => self.reads_len(client, input, first, batch.hints),
+            true => self.reads_len(client, input, first, &batch),
             false => first,
         };
         let consistency = batch.hints.consistency.or(self.said.consistency);
@@ -240,23 +250,44 @@ impl Routed {
         };
         let on_replica = place != Place::Primary;
         let stint = match (block, on_replica) {
-            (true, _) => Stint::Block,
-            (false, true) => Stint::reads(len, Rerun::new(&input[..len], route == Route::Replica)),
+            (true, true) => Stint::Block,
+            // There it may write, whatever it said at its beginning.
+            (true, false) => Stint::Free,
+            (false, true) => {
+                let rerun = || Rerun::new(&input[..len], route == Route::Replica);
+                Stint::reads(len, batch.is_repeatable().then(rerun).flatten())
+            }
             (false, false) if proven => Stint::reads(len, None),
             (false, false) => Stint::Free,
         };
         Ok(Decision { place, stint, why })
     }
 
-    /// Bytes at the front of `input` that are reads like the first batch, of `first` bytes.
-    fn reads_len(&self, client: &ClientSide, input: &[u8], first: usize, like: Hints) -> usize {
+    /// Whether a replica has refused a statement like one of `batch`: it is not asked again.
+    fn was_refused(&self, client: &ClientSide, batch: &[u8]) -> bool {
+        let mut refused = false;
+        each_text(batch, &client.statements, |text| {
+            refused |= self.routes.database.was_refused(text);
+        });
+        refused
+    }
+
+    /// Bytes at the front of `input` that are reads like the first batch, `like`, of `first` bytes. All of
+    /// them can be done again, or the first alone is sent.
+    fn reads_len(&self, client: &ClientSide, input: &[u8], first: usize, like: &Batch) -> usize {
         let mut len = first;
+        let mut leans = like.leans;
+        if !like.is_repeatable() {
+            return len;
+        }
         while len < input.len() {
             let Some(next) = first_batch_len(&input[len..]) else {
                 break;
             };
             let batch = Batch::judge(&input[len..len + next], &client.statements, &self.routes);
-            if batch.class != Summary::Read || batch.hints != like {
+            leans |= batch.leans;
+            let other = batch.class != Summary::Read || batch.hints != like.hints;
+            if other || (leans && batch.replaces) {
                 break;
             }
             len += next;
@@ -299,8 +330,11 @@ impl Session {
         };
         let none = self.hub.registry.commons.interners.no_settings();
         let mut routed = Box::new(Routed::new(routes, settings, &none));
-        if let Some(old) = old {
-            routed.inherit(&old);
+        match old {
+            Some(old) => routed.inherit(&old),
+            // It may have written while nobody kept count.
+            None if self.started => routed.note_end(true),
+            None => {}
         }
         self.routed = Some(routed);
     }
@@ -331,16 +365,8 @@ impl Session {
     #[cold]
     pub(super) fn look_elsewhere(&mut self) {
         if let Some(routed) = &mut self.routed {
-            routed.avoid = routed.routes.host_of(&self.local);
             // Not to and fro between hosts that let nobody in.
-            let twice = std::mem::replace(&mut routed.tried, true);
-            if twice && routed.only_replicas {
-                let refusal = Refusal::no_replica(routed.routes.cluster.name());
-                return self.refuse(&refusal);
-            }
-            if twice {
-                routed.forced = self.client.carry.len();
-            }
+            routed.avoid.add(routed.routes.host_of(&self.local));
         }
         self.state = State::Idle;
         self.client.stint = Stint::Free;
@@ -386,6 +412,12 @@ impl Session {
     /// A replica is gone: if the client has nothing of the answer yet, another host gives it.
     #[cold]
     pub(super) fn lost_replica(&mut self, fault: &ServerFault) -> Option<Step> {
+        // What two servers have died of without a word is not shown to a third.
+        let tried = self.routed.as_ref().is_some_and(|routed| routed.tried);
+        let silent = !matches!(&self.state, State::Active(server) if server.said_goodbye);
+        if tried && silent && !matches!(fault, ServerFault::HostLost) {
+            return None;
+        }
         let again = self.client.stint.take_unanswered()?;
         tracing::info!(pool = %self.local.shared().key, "server connection lost, its read goes elsewhere: {fault}");
         self.local.shared().plan().recipe.locate.alarm();
@@ -403,7 +435,7 @@ impl Session {
         crate::relay::forget_names(&again.batches, &mut self.client.statements);
         let twice = std::mem::replace(&mut routed.tried, true);
         let only_replicas = routed.only_replicas;
-        routed.avoid = routed.routes.host_of(&self.local);
+        routed.avoid.add(routed.routes.host_of(&self.local));
         if again.is_refused || (twice && !only_replicas) {
             routed.forced = again.batches.len();
         }
@@ -432,7 +464,13 @@ impl Session {
         match &self.state {
             State::Waiting(_) => {
                 let read = matches!(self.client.stint, Stint::Reads { .. });
-                if lost || (read && replica.is_none()) {
+                if read && replica.is_none() {
+                    // Whoever failed it may be back.
+                    if let Some(routed) = &mut self.routed {
+                        routed.forget_attempts();
+                    }
+                    self.look_elsewhere();
+                } else if lost {
                     self.look_elsewhere();
                 }
             }

@@ -171,9 +171,14 @@ fn t49_what_waits_behind_a_batch_that_is_done_again_fits() {
 
 #[test]
 fn what_was_asked_before_terminate_is_done_although_a_read_is_in_front_of_it() {
-    let scene = Scene::on(Hosts::shared(), |b| b);
+    let scene = Scene::on(Hosts::shared(), |b| b.set("pool_size = 1"));
     scene.sql("CREATE TABLE t (x int)");
-    let mut wire = scene.login();
+    // Whoever leaves while it waits for a server leaves the queue: here are some.
+    let (mut other, mut wire) = (scene.login(), scene.login());
+    for _ in 0..4 {
+        wire.rows("SELECT 1");
+    }
+    other.rows("DELETE FROM t");
     wire.send(&[
         query(&slow(5_000_004)),
         query("INSERT INTO t VALUES (1)"),

@@ -25,7 +25,7 @@ pub mod select;
 pub mod watch;
 
 pub use locate::ReplicaOf;
-use position::{Look, Position};
+use position::{Due, Look, Position};
 use watch::{Failure, Health, Limits, Observation, Verdict, Watch};
 
 /// A host, what it has to bear, and what is known of it.
@@ -325,10 +325,11 @@ impl Cluster {
         self.looks.load(Ordering::SeqCst)
     }
 
-    /// The first known position of the primary that was asked for after look number `look`.
+    /// What a replica must have replayed for a write that ended when look number `look` had begun; nothing
+    /// if there was none since.
     #[inline]
     #[must_use]
-    pub fn sampled_after(&self, look: Look) -> Option<Position> {
+    pub fn due_after(&self, look: Look) -> Option<Due> {
         if self.sampled.load(Ordering::Acquire) <= look {
             return None;
         }

@@ -36,7 +36,9 @@ const QUESTION: &str = "SELECT (pg_catalog.pg_control_system()).system_identifie
     CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
         ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
     GREATEST((pg_catalog.pg_control_checkpoint()).timeline_id, \
-        (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver))";
+        (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)), \
+    CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_flush_lsn() END, \
+    pg_catalog.current_setting('wal_writer_delay')";
 
 /// The least time that a host has for an answer, or for a login.
 const ANSWER_MIN: Duration = Duration::from_secs(1);
@@ -216,6 +218,7 @@ fn read(asked: Instant, body: &[u8]) -> Option<Observation> {
     // The name of a file of the log begins with the timeline.
     let writes = text(2).and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
     let replays = text(4).and_then(|number| number.parse().ok());
+    let flushed = text(5).and_then(Position::parse);
     let position = match text(3) {
         Some(text) => Position::parse(text)?,
         // Nothing has been replayed yet.
@@ -231,7 +234,23 @@ fn read(asked: Instant, body: &[u8]) -> Option<Observation> {
             true => position,
             false => position.end_of_last_record(),
         },
+        flushed: flushed.unwrap_or(position),
+        writer_delay: text(6).and_then(read_delay).unwrap_or(DELAY_MAX),
     })
+}
+
+/// The most that `wal_writer_delay` can be set to.
+const DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// A time as PostgreSQL shows a setting: `200ms`, `1s`.
+fn read_delay(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    match &text[digits..] {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -260,6 +279,8 @@ mod tests {
             Some("0000000A0000000000000003"),
             Some("0/3002018"),
             Some("9"),
+            Some("0/3001000"),
+            Some("200ms"),
         ]);
         let seen = read(now, &primary).expect("a primary");
         assert_eq!(
@@ -271,6 +292,8 @@ mod tests {
             Position(0x300_2000),
             "without the header of the page"
         );
+        assert_eq!(seen.flushed, Position(0x300_1000));
+        assert_eq!(seen.writer_delay, Duration::from_millis(200));
         let replica = row(&[Some("7"), Some("t"), None, Some("0/3002018"), Some("9")]);
         let seen = read(now, &replica).expect("a replica");
         assert_eq!(

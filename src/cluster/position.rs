@@ -1,7 +1,7 @@
 //! Positions in the write-ahead log, and how the primary's moved over time.
 //!
 //! A session that wrote may read from a replica once that replica has replayed a position which was
-//! sampled on the primary after the write had ended. No clock is compared with another machine's:
+//! sampled on the primary after the write had ended, or as much of it as is surely flushed. No clock is compared with another machine's:
 //! what counts is that the sample was *asked for* after the write was *answered*.
 
 use std::collections::VecDeque;
@@ -67,6 +67,35 @@ struct Sample {
     look: Look,
     at: Instant,
     position: Position,
+    flushed: Position,
+    /// How long it may take until what was committed asynchronously is flushed.
+    flush_after: Duration,
+}
+
+/// What was asked of the primary at one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Up to where its log goes.
+    pub position: Position,
+    /// Up to where that is flushed. Replicas get no more.
+    pub flushed: Position,
+    /// `wal_writer_delay`.
+    pub writer_delay: Duration,
+}
+
+/// What a replica must have replayed for a session that wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// This.
+    pub position: Position,
+    /// It will not become less when more is known.
+    pub is_settled: bool,
+}
+
+/// An asynchronous commit is flushed within three times `wal_writer_delay` (PostgreSQL documentation,
+/// "Asynchronous Commit"); this is one more, and something for a busy machine.
+fn flush_after(writer_delay: Duration) -> Duration {
+    4 * writer_delay + Duration::from_millis(100)
 }
 
 /// How far back positions are known, in looks.
@@ -78,14 +107,20 @@ pub struct Samples(VecDeque<Sample>);
 
 impl Samples {
     /// Notes what look `look`, asked for at `at`, showed. What comes out of order is left out.
-    pub fn note(&mut self, look: Look, at: Instant, position: Position) {
+    pub fn note(&mut self, look: Look, at: Instant, written: Written) {
         if self.0.back().is_some_and(|last| last.look >= look) {
             return;
         }
         if self.0.len() == SAMPLES_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(Sample { look, at, position });
+        self.0.push_back(Sample {
+            look,
+            at,
+            position: written.position,
+            flushed: written.flushed.min(written.position),
+            flush_after: flush_after(written.writer_delay),
+        });
     }
 
     /// Forgets everything: another host is the primary.
@@ -93,10 +128,10 @@ impl Samples {
         self.0.clear();
     }
 
-    /// The last position seen.
+    /// Up to where the log was flushed at the last look.
     #[must_use]
     pub fn latest(&self) -> Option<Position> {
-        self.0.back().map(|s| s.position)
+        self.0.back().map(|s| s.flushed)
     }
 
     /// The number of the last look.
@@ -105,18 +140,28 @@ impl Samples {
         self.0.back().map(|s| s.look)
     }
 
-    /// The first position that was asked for after look number `look` had been.
+    /// What a replica must have replayed for a write that ended when look number `look` had begun: where the
+    /// log went to at a later look. Others' open transactions may be in front of that, whose part of the log
+    /// nobody flushes before they commit; but the write itself is flushed some time later, so what is flushed
+    /// by then is enough.
     #[must_use]
-    pub fn after(&self, look: Look) -> Option<Position> {
+    pub fn after(&self, look: Look) -> Option<Due> {
         let at = self.0.partition_point(|s| s.look <= look);
-        self.0.get(at).map(|s| s.position)
+        let first = self.0.get(at)?;
+        let flushed_at = first.at + first.flush_after;
+        let mut later = self.0.range(at..);
+        let settled = later.find(|s| s.at >= flushed_at);
+        Some(Due {
+            position: settled.map_or(first.position, |s| first.position.min(s.flushed)),
+            is_settled: settled.is_some() || first.flushed >= first.position,
+        })
     }
 
-    /// For how long the primary has been known to be beyond `replayed`, at `now`: nothing if it is not
-    /// known to be. On the pooler's clock alone.
+    /// For how long the primary has been known to have flushed more than `replayed`, at `now`: nothing if it
+    /// is not known to have. On the pooler's clock alone.
     #[must_use]
     pub fn lag(&self, replayed: Position, now: Instant) -> Duration {
-        let behind = self.0.partition_point(|s| s.position <= replayed);
+        let behind = self.0.partition_point(|s| s.flushed <= replayed);
         self.0
             .get(behind)
             .map_or(Duration::ZERO, |s| now.saturating_duration_since(s.at))
@@ -163,21 +208,72 @@ mod tests {
         }
     }
 
+    fn written(position: u64, flushed: u64) -> Written {
+        Written {
+            position: Position(position),
+            flushed: Position(flushed),
+            writer_delay: Duration::from_millis(200),
+        }
+    }
+
+    fn settled(position: u64) -> Option<Due> {
+        Some(Due {
+            position: Position(position),
+            is_settled: true,
+        })
+    }
+
     #[test]
     fn t68_only_what_was_asked_for_after_a_write_counts_for_it() {
         let start = Instant::now();
         let mut samples = Samples::default();
         assert_eq!(samples.after(0), None);
         for look in 1..=SAMPLES_MAX as u64 + 5 {
-            samples.note(look, start + Duration::from_secs(look), Position(look * 10));
+            let at = start + Duration::from_secs(look);
+            samples.note(look, at, written(look * 10, look * 10));
         }
         let last = SAMPLES_MAX as u64 + 5;
         assert_eq!(samples.after(last), None);
-        assert_eq!(samples.after(last - 1), Some(Position(last * 10)));
+        assert_eq!(samples.after(last - 1), settled(last * 10));
         // Older than what is remembered: the oldest is later still.
-        assert_eq!(samples.after(1), Some(Position(60)));
-        samples.note(last, start, Position(1));
+        assert_eq!(samples.after(1), settled(60));
+        samples.note(last, start, written(1, 1));
         assert_eq!(samples.latest(), Some(Position(last * 10)));
+    }
+
+    #[test]
+    fn what_others_have_not_committed_is_waited_for_no_longer_than_it_takes_to_flush_ones_own() {
+        let start = Instant::now();
+        let mut samples = Samples::default();
+        let mut look = 0;
+        let mut note = |samples: &mut Samples, ms: u64, position: u64, flushed: u64| {
+            look += 1;
+            samples.note(
+                look,
+                start + Duration::from_millis(ms),
+                written(position, flushed),
+            );
+        };
+        note(&mut samples, 0, 10, 10);
+        // A write ended at 15, and behind it an open transaction has written up to 20.
+        note(&mut samples, 500, 20, 15);
+        let due = Due {
+            position: Position(20),
+            is_settled: false,
+        };
+        assert_eq!(samples.after(1), Some(due));
+        note(&mut samples, 1000, 25, 15);
+        assert_eq!(
+            samples.after(1),
+            Some(due),
+            "it may be an asynchronous commit"
+        );
+        note(&mut samples, 1500, 30, 15);
+        assert_eq!(samples.after(1), settled(15));
+        // What is flushed further than it was written to then does not count.
+        note(&mut samples, 3000, 90, 90);
+        assert_eq!(samples.after(1), settled(15));
+        assert_eq!(samples.after(4), settled(90));
     }
 
     #[test]
@@ -186,12 +282,16 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut samples = Samples::default();
         assert_eq!(samples.lag(Position(5), start), Duration::ZERO);
-        samples.note(1, start, Position(10));
-        samples.note(2, start + second, Position(10));
-        samples.note(3, start + 2 * second, Position(30));
+        samples.note(1, start, written(10, 10));
+        samples.note(2, start + second, written(20, 10));
+        samples.note(3, start + 2 * second, written(30, 30));
         let now = start + 5 * second;
         assert_eq!(samples.lag(Position(30), now), Duration::ZERO);
-        assert_eq!(samples.lag(Position(10), now), 3 * second);
+        assert_eq!(
+            samples.lag(Position(10), now),
+            3 * second,
+            "what is not flushed is not missing"
+        );
         assert_eq!(samples.lag(Position(9), now), 5 * second);
     }
 }

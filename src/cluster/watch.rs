@@ -16,7 +16,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::position::{Look, Position, Samples};
+use super::position::{Look, Position, Samples, Written};
 use crate::config::Role;
 
 /// What one look at a host showed.
@@ -32,6 +32,10 @@ pub struct Observation {
     pub timeline: u32,
     /// Up to where it has written, or replayed.
     pub position: Position,
+    /// Up to where that is flushed; of a replica, the same.
+    pub flushed: Position,
+    /// `wal_writer_delay`.
+    pub writer_delay: Duration,
 }
 
 /// Why a look showed nothing.
@@ -194,8 +198,12 @@ impl Watch {
             _ => self.highest = Some(here),
         }
         if self.primary == Some(host) && !observation.in_recovery {
-            self.samples
-                .note(look, observation.asked, observation.position);
+            let written = Written {
+                position: observation.position,
+                flushed: observation.flushed,
+                writer_delay: observation.writer_delay,
+            };
+            self.samples.note(look, observation.asked, written);
         }
     }
 

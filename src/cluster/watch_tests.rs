@@ -37,6 +37,8 @@ impl Scene {
             in_recovery,
             timeline,
             position: Position(position),
+            flushed: Position(position),
+            writer_delay: Duration::ZERO,
         };
         self.watch.seen(host, self.look, observation);
     }
@@ -237,6 +239,8 @@ fn a_replica_of_another_cluster_serves_no_reads() {
         in_recovery: true,
         timeline: 1,
         position: Position(100),
+        flushed: Position(100),
+        writer_delay: Duration::ZERO,
     };
     scene.watch.seen(1, 9, observation);
     assert_eq!(scene.fit(), [false, false]);

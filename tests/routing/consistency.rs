@@ -126,3 +126,30 @@ fn a_block_that_might_have_gone_to_a_replica_counts_as_a_write_where_it_can_writ
         assert_eq!(wire.one("SELECT n FROM t"), n.to_string());
     }
 }
+
+#[test]
+fn an_open_transaction_of_somebody_else_does_not_keep_reads_from_replicas() {
+    // Nothing else writes here, so nobody flushes what the open transaction has written.
+    let hosts = Hosts::start(&[]);
+    let scene = Scene::on(&hosts, |b| b.cluster("max_replica_lag = \"2s\""));
+    let (mut open, mut wire) = (scene.login(), scene.login());
+    wire.rows("CREATE TABLE t (n int)");
+    open.rows("BEGIN");
+    wire.rows("INSERT INTO t VALUES (1)");
+    open.rows("INSERT INTO t VALUES (2)");
+    let wrote = Instant::now();
+    wait_until("reads are on replicas", || {
+        let row = &wire.rows("SELECT count(*), current_setting('port') FROM t")[0];
+        assert_eq!(row[0], "1", "on {}", scene.place(&row[1]));
+        scene.place(&row[1]) != "primary"
+    });
+    assert!(
+        wrote.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        wrote.elapsed()
+    );
+    // Nor do the replicas lag because of it.
+    std::thread::sleep(Duration::from_secs(3));
+    scene.assert_local_reads(&mut wire, PORT);
+    open.rows("COMMIT");
+}

@@ -158,11 +158,16 @@ impl Routed {
         if !consistent {
             return Some(Position::default());
         }
-        if let Some(look) = self.wrote {
-            self.seen = self.seen.max(self.routes.cluster.sampled_after(look)?);
+        let Some(look) = self.wrote else {
+            return Some(self.seen);
+        };
+        let due = self.routes.cluster.due_after(look)?;
+        let seen = self.seen.max(due.position);
+        if due.is_settled {
+            self.seen = seen;
             self.wrote = None;
         }
-        Some(self.seen)
+        Some(seen)
     }
 
     /// Where what is at the front of `input` goes.

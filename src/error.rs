@@ -99,6 +99,13 @@ impl Refusal {
         )
     }
 
+    /// The user is in no list, and nobody can be asked about it now.
+    #[must_use]
+    pub fn no_lookup(user: &str) -> Self {
+        Self::fatal("08001", format!("user \"{user}\" cannot be looked up now"))
+            .hint("Connect again in a moment; the pooler's log says what is wrong.")
+    }
+
     /// The session asks for a replica, and there is none that can serve it.
     #[must_use]
     pub fn no_replica(cluster: &str) -> Self {

@@ -22,6 +22,8 @@ const LAYERS: &[&[&str]] = &[
     &["pool", "relay", "cancel"],
     // Hosts, and the pools toward them.
     &["cluster"],
+    // Users that are looked up on those hosts.
+    &["lookup"],
     // Every pool of the process, and what all workers share.
     &["registry"],
     // What operators see of all this, and do to it.

@@ -24,6 +24,7 @@ use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::LocalPools;
 use crate::registry::Registry;
 
+mod account;
 mod admit;
 mod attach;
 mod authenticate;

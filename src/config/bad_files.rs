@@ -248,8 +248,8 @@ const BAD: &[(&str, &str)] = &[
          firewall",
     ),
     (
-        "[auth]\nquery = \"SELECT 1\"",
-        "2: [auth] query: not supported yet: leave it out; list the users in [users] or auth.file",
+        "[auth]\nquery = \"SELECT $1\"",
+        "2: [auth] query: needs auth.user, who runs it",
     ),
 ];
 
@@ -292,7 +292,7 @@ const ODD: &[(&str, &str)] = &[
     ),
     (
         "[auth]\nuser = \"pooler_auth\"",
-        "7: [auth] user: not in effect yet: users are not looked up",
+        "7: [auth] user: looks nobody up without auth.query",
     ),
     (
         "[clusters.b]\nhosts = [{ host = \"a\" }, \

@@ -163,6 +163,8 @@ pub(crate) fn auth(section: &Section, directory: &Path) -> Auth {
         user: values.optional_text("user"),
         query: values.optional_text("query"),
         dbname: values.text("dbname").to_owned(),
+        cache_time: values.timeout("cache_time").unwrap_or_default(),
+        lookup_timeout: values.duration("lookup_timeout"),
     }
 }
 

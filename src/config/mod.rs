@@ -150,6 +150,12 @@ impl Config {
         configured.or_else(|| self.userlist.get(user).and_then(Option::as_ref))
     }
 
+    /// Whether a user of this name may be looked up: `[users]` has no password of it, and the user list
+    /// does not name it. One that is listed with an empty secret has none.
+    pub fn may_look_up(&self, user: &str) -> bool {
+        self.secret(user).is_none() && !self.userlist.contains_key(user)
+    }
+
     /// The databases of `cluster` of which some statements may leave the primary.
     pub fn routed<'a>(&'a self, cluster: &'a Cluster) -> impl Iterator<Item = &'a Database> {
         let here = self

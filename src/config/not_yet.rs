@@ -28,8 +28,6 @@ enum Consequence {
 
 use Consequence::{Refuse, Warn};
 
-const NO_LOOKUP: &str = "users are not looked up";
-
 const AUTH: &[Table] = &[Table::Auth];
 const LOG: &[Table] = &[Table::Log];
 const TRACING: &[Table] = &[Table::Tracing];
@@ -43,14 +41,6 @@ const NOT_YET: &[NotYet] = &[
         Refuse("leave it out; restrict access by listen and a firewall"),
     ),
     row(AUTH, "ident_file", &[], Warn("it belongs to hba_file")),
-    row(
-        AUTH,
-        "query",
-        &[],
-        Refuse("leave it out; list the users in [users] or auth.file"),
-    ),
-    row(AUTH, "user", &[], Warn(NO_LOOKUP)),
-    row(AUTH, "dbname", &[], Warn(NO_LOOKUP)),
     row(
         LOG,
         "slow_query",

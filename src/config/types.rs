@@ -274,6 +274,10 @@ pub struct Auth {
     pub query: Option<String>,
     /// Where `query` runs.
     pub dbname: String,
+    /// How long an answer to `query` is good for; zero: for one login.
+    pub cache_time: Duration,
+    /// How long `query` may take.
+    pub lookup_timeout: Duration,
 }
 
 /// `[tls.client]` and `[tls.server]`.

@@ -247,6 +247,7 @@ fn check_pool_sizes(document: &Document, problems: &mut Problems) {
 
 fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
     let section = &document.auth;
+    check_lookup(config, section, problems);
     let (line, place) = (section.line_of("type"), section.place("type"));
     if config.auth.kind == AuthType::Trust {
         let open = config.pooler.listen.iter().find(
@@ -265,7 +266,8 @@ fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
     for key in ["admin_users", "stats_users"] {
         for name in document.pooler.values().names(key) {
             if config.knows_a_secret() && config.secret(name).is_none() {
-                let message = format!("{name:?} cannot log in: no password is known");
+                let message =
+                    format!("{name:?} cannot log in: no password is known");
                 let pooler = &document.pooler;
                 problems.warn(pooler.line_of(key), pooler.place(key), message);
             }
@@ -280,6 +282,41 @@ fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
                 message,
             );
         }
+    }
+}
+
+/// Who looks users up needs something to ask, and a way in.
+fn check_lookup(config: &Config, section: &Section, problems: &mut Problems) {
+    let auth = &config.auth;
+    let mut report = |key: &str, message: &str, fatal: bool| {
+        let (line, place) = (section.line_of(key), section.place(key));
+        match fatal {
+            true => problems.error(line, place, message),
+            false => problems.warn(line, place, message),
+        }
+    };
+    match (&auth.user, &auth.query) {
+        (None, Some(_)) => report("query", "needs auth.user, who runs it", true),
+        (Some(_), None) if auth.kind != AuthType::Hba => {
+            report("user", "looks nobody up without auth.query", false);
+        }
+        (Some(user), _) if config.secret(user).is_none() => {
+            let message = format!(
+                "no password is known of {user:?}; add it to [users] or auth.file, unless the hosts ask \
+                 for none"
+            );
+            report("user", &message, false);
+        }
+        _ => {}
+    }
+    if auth
+        .query
+        .as_ref()
+        .is_some_and(|query| !query.contains("$1"))
+    {
+        let message =
+            "does not mention $1, the name of the user; every user would get the same answer";
+        report("query", message, true);
     }
 }
 

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress drivers
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -11,6 +11,7 @@ help:
 	@echo "make bench   the pooler beside PgBouncer, HAProxy and a direct connection; ARGS=--quick for a short run"
 	@echo "make instructions  instructions of the hot path, by callgrind, to benches/INSTRUCTIONS.md"
 	@echo "make regress PostgreSQL's regression suite, directly and through the pooler; MODES and TESTS choose"
+	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
@@ -49,6 +50,11 @@ regress:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
 	@CARGO=$(CARGO) sh scripts/regress.sh
+
+grammar:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@CARGO=$(CARGO) sh scripts/grammar.sh
 
 drivers:
 	@sh scripts/check-tools.sh

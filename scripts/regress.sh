@@ -9,6 +9,7 @@
 # Exit status 0: what passes directly passes in the other modes too, but for the tests in scripts/regress/never.txt.
 #
 #   MODES="direct transaction session"   modes to run. Without direct every test is expected to pass
+#   SUITE_ONLY=1                         only fetch and build the suite, for scripts/grammar.sh
 #   TESTS="join temp"                    only these, after what the suite's schedule says they depend on
 #   POOLER=target/release/pooler         the program; without it, it is built
 #   TEST_SECONDS=300                     a test that takes longer is killed, and fails
@@ -98,6 +99,7 @@ if [ "$(cat "$top/src/built" 2>/dev/null)" != "$version" ]; then
     build
     echo "$version" >"$top/src/built"
 fi
+[ -z "${SUITE_ONLY:-}" ] || exit 0
 
 pooler=${POOLER:-}
 if [ -z "$pooler" ] && [ "$modes" != direct ]; then

@@ -138,6 +138,19 @@ impl Outbox {
         stream: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
+        // Nearly always nothing waits, and this is asked several times a transaction.
+        if self.bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_flush_waiting(stream, cx)
+    }
+
+    #[cold]
+    fn poll_flush_waiting(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
             match stream.poll_write(cx, &self.bytes[self.sent..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -20,8 +20,13 @@ use crate::pgbench::{self, Load, Window};
 pub(crate) enum Case {
     Transactions(Load),
     Logins(Load),
+    /// The same by TLS 1.3, from the clients.
+    TlsTransactions(Load),
+    TlsLogins(Load),
     Large(Shape),
-    Idle { clients: usize },
+    Idle {
+        clients: usize,
+    },
 }
 
 /// One measurement.
@@ -78,6 +83,13 @@ pub(crate) fn all(options: &Options) -> Vec<Case> {
         clients: 16,
         reconnect: true,
     }));
+    let by_tls = |clients, reconnect| Load {
+        protocol: "simple",
+        clients,
+        reconnect,
+    };
+    cases.push(Case::TlsTransactions(by_tls(32, false)));
+    cases.push(Case::TlsLogins(by_tls(32, true)));
     cases.push(Case::Idle {
         clients: options.idle_clients(),
     });
@@ -91,6 +103,15 @@ impl Case {
             Self::Transactions(load) if load.clients == 1 => format!("{}, 1 client", load.protocol),
             Self::Transactions(load) => format!("{}, {} clients", load.protocol, load.clients),
             Self::Logins(load) => format!("a login for each transaction, {} clients", load.clients),
+            Self::TlsTransactions(load) => {
+                format!("TLS, {}, {} clients", load.protocol, load.clients)
+            }
+            Self::TlsLogins(load) => {
+                format!(
+                    "TLS, a login for each transaction, {} clients",
+                    load.clients
+                )
+            }
             Self::Large(shape) => format!("{} rows of {} bytes", shape.rows, shape.row_bytes),
             Self::Idle { clients } => format!("{clients} idle clients"),
         }
@@ -100,7 +121,7 @@ impl Case {
         match self {
             Self::Transactions(_) => true,
             Self::Logins(_) | Self::Large(_) => kind != Kind::Relay,
-            Self::Idle { .. } => kind.pools(),
+            Self::Idle { .. } | Self::TlsTransactions(_) | Self::TlsLogins(_) => kind.pools(),
         }
     }
 
@@ -147,7 +168,10 @@ impl Case {
     fn measure(&self, running: &Running, arena: &Arena<'_>) -> io::Result<Measured> {
         match *self {
             Self::Transactions(load) | Self::Logins(load) => {
-                pgbench::run(load, running, arena.seconds, arena.logs).map(Measured::Window)
+                pgbench::run(load, false, running, arena.seconds, arena.logs).map(Measured::Window)
+            }
+            Self::TlsTransactions(load) | Self::TlsLogins(load) => {
+                pgbench::run(load, true, running, arena.seconds, arena.logs).map(Measured::Window)
             }
             Self::Large(shape) => large::run(shape, running, arena.seconds).map(Measured::Flow),
             Self::Idle { clients } => idle::run(clients, running).map(Measured::Memory),

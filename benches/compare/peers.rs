@@ -150,7 +150,13 @@ impl Peer {
 
     fn config(&self, port: u16, postgres: u16, directory: &Path) -> io::Result<String> {
         Ok(match self.kind {
-            Kind::Pooler { workers } => pooler_config(port, postgres, workers),
+            Kind::Pooler { workers } => {
+                let [cert, key] = certificate(directory)?;
+                pooler_config(port, postgres, workers)
+                    + &format!(
+                        "[tls.client]\ncert = {cert:?}\nkey = {key:?}\n[tls.server]\nmode = \"disable\"\n"
+                    )
+            }
             Kind::PgBouncer => pgbouncer_config(port, postgres, directory)?,
             Kind::HaProxy => haproxy_config(port, postgres),
             Kind::Relay | Kind::Direct => String::new(),
@@ -187,6 +193,18 @@ impl Running {
     }
 }
 
+/// A certificate and its key, which all contestants show: ECDSA, made once a run.
+fn certificate(directory: &Path) -> io::Result<[PathBuf; 2]> {
+    let [cert, key] = ["bench.crt", "bench.key"].map(|name| directory.join(name));
+    if !key.exists() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+        let made = made.map_err(io::Error::other)?;
+        std::fs::write(&cert, made.cert.pem())?;
+        std::fs::write(&key, made.signing_key.serialize_pem())?;
+    }
+    Ok([cert, key])
+}
+
 fn pooler_config(port: u16, postgres: u16, workers: u32) -> String {
     format!(
         r#"[pooler]
@@ -217,6 +235,7 @@ fn pgbouncer_config(port: u16, postgres: u16, directory: &Path) -> io::Result<St
     std::fs::write(&users, format!("\"{USER}\" \"\"\n"))?;
     // It refuses to run as root, but changes to another user by itself.
     let user = server_account()?.map_or_else(String::new, |name| format!("user = {name}\n"));
+    let [cert, key] = certificate(directory)?;
     Ok(format!(
         "[databases]
 * = host=127.0.0.1 port={postgres}
@@ -233,8 +252,13 @@ max_prepared_statements = 200
 max_client_conn = 20000
 log_connections = 0
 log_disconnections = 0
+client_tls_sslmode = allow
+client_tls_cert_file = {}
+client_tls_key_file = {}
 ",
-        users.display()
+        users.display(),
+        cert.display(),
+        key.display()
     ))
 }
 

@@ -47,13 +47,14 @@ pub(crate) struct Window {
 /// Runs pgbench against a contestant; its logs go to `directory` and are removed.
 pub(crate) fn run(
     load: Load,
+    by_tls: bool,
     peer: &Running,
     seconds: Duration,
     directory: &Path,
 ) -> io::Result<Window> {
     let script = directory.join("select.sql");
     std::fs::write(&script, "\\set aid random(1, 100000)\nSELECT :aid;\n")?;
-    let mut child = command(load, peer.port, seconds, &script)?
+    let mut child = command(load, by_tls, peer.port, seconds, &script)?
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -89,7 +90,13 @@ fn edges(peer: &Running, seconds: Duration) -> io::Result<(Edge, Edge)> {
     Ok((from, Edge::now(peer)?))
 }
 
-fn command(load: Load, port: u16, seconds: Duration, script: &Path) -> io::Result<Command> {
+fn command(
+    load: Load,
+    by_tls: bool,
+    port: u16,
+    seconds: Duration,
+    script: &Path,
+) -> io::Result<Command> {
     let none = || {
         io::Error::new(
             io::ErrorKind::NotFound,
@@ -101,6 +108,7 @@ fn command(load: Load, port: u16, seconds: Duration, script: &Path) -> io::Resul
     let threads = load
         .clients
         .min(std::thread::available_parallelism().map_or(1, usize::from));
+    pgbench.env("PGSSLMODE", if by_tls { "require" } else { "disable" });
     pgbench.args([
         "-n",
         "-h",

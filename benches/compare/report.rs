@@ -77,8 +77,8 @@ fn memory(measured: &Measured, field: fn(&crate::idle::Memory) -> Option<f64>) -
 /// The columns of a case, and which of them is compared with PgBouncer's.
 fn columns(case: &Case) -> (&'static [Column], usize) {
     match case {
-        Case::Transactions(_) => (TRANSACTIONS, 4),
-        Case::Logins(_) => (LOGINS, 1),
+        Case::Transactions(_) | Case::TlsTransactions(_) => (TRANSACTIONS, 4),
+        Case::Logins(_) | Case::TlsLogins(_) => (LOGINS, 1),
         Case::Large(_) => (LARGE, 1),
         Case::Idle { .. } => (IDLE, 0),
     }

@@ -57,3 +57,8 @@ fn sasl() {
 fn ledger() {
     feed(targets::ledger::run);
 }
+
+#[test]
+fn route() {
+    feed(targets::route::run);
+}

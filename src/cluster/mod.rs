@@ -193,7 +193,7 @@ const CALL_EVERY: Duration = Duration::from_millis(50);
 const SILENT_LOOKS: u32 = 3;
 
 /// The least time that an observation is good for: a busy host answers late.
-const GOOD_FOR_MIN: Duration = Duration::from_secs(2);
+const GOOD_FOR_MIN: Duration = Duration::from_secs(4);
 
 fn limits(config: &config::Cluster) -> Limits {
     Limits {

@@ -1,7 +1,7 @@
 //! Which host serves a read.
 //!
 //! Local replicas first, then what `read_fallback` says. Among several, two are drawn by their shares
-//! and the one with less to do takes the read (power of two choices): a slow replica gets less without
+//! and the one with clearly less to do takes the read (power of two choices): a slow replica gets less without
 //! anybody measuring it, and no worker needs to know what the others do. The draws step through the
 //! shares evenly instead of at random, so that equal replicas get equal parts.
 
@@ -28,6 +28,9 @@ pub struct Read {
     /// Only replicas will do.
     pub only_replicas: bool,
 }
+
+/// Statements that one host may have to do more than another before the other is preferred.
+const SLACK: u64 = 2;
 
 /// A step between two draws that leaves no gaps: the golden ratio of 2^32.
 const STEP: u32 = 0x9e37_79b9;
@@ -102,9 +105,11 @@ impl Cluster {
         };
         let (first, host) = pick(turn.wrapping_mul(STEP))?;
         let (second, other) = pick(turn.wrapping_mul(STEP).wrapping_add(1 << 31))?;
-        // Less to do for its weight; the first of equals.
-        let heavier = |at: usize, host: &Host| load(at) as u64 * u64::from(host.weight.max(1));
-        match heavier(second, host) < heavier(first, other) {
+        // Work for its weight. What is less than twice as much is chance: who gave way to that would give
+        // the faster of two equals more and more.
+        let work = |at: usize, weight: u32| load(at) as u64 * u64::from(weight.max(1));
+        let (mine, its) = (work(first, other.weight), work(second, host.weight));
+        match 2 * its + SLACK * u64::from(host.weight.max(1)) < mine {
             true => Some(second),
             false => Some(first),
         }

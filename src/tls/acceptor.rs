@@ -109,7 +109,8 @@ impl Acceptor {
     /// led here must not get an answer.
     ///
     /// # Errors
-    /// As [`handshake::run`].
+    /// `InvalidData` with what is wrong with the client's part, of which it is told; else what the
+    /// system says.
     pub async fn accept(
         &self,
         mut socket: Stream,

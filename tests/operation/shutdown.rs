@@ -151,11 +151,14 @@ fn shutdown_timeout_bounds_the_wait() {
 /// Waiters, half logins and peers that read nothing do not keep it from ending.
 #[test]
 fn t75_nobody_keeps_the_pooler_from_ending() {
-    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    let rig = Rig::with(|b| b.set("pool_size = 1").set("admin_users = [\"postgres\"]"));
     let mut holder = rig.login();
     holder.rows("BEGIN");
     let mut waiting = rig.login();
     waiting.send(&[query("SELECT 1")]);
+    let mut operator = rig.pooler.login("postgres", "pooler");
+    wait_until("it waits", || operator.rows("SHOW QUEUE").len() == 1);
+    operator.leave();
     let mut deaf = rig.connect();
     deaf.send_bytes(&[0, 0]);
     rig.pooler.signal("TERM");

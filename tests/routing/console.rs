@@ -1,11 +1,8 @@
 //! What an operator sees of routing: SHOW HOSTS, SHOW ROUTES, EXPLAIN ROUTE, the metrics.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use pooler::demo::free_port;
 
-use crate::scene::{Hosts, PORT, Scene};
+use crate::scene::{Hosts, PORT, Scene, scrape};
 use crate::support::{Wire, wait_until};
 
 fn operator(scene: &Scene<'_>) -> Wire {
@@ -94,15 +91,7 @@ fn the_metrics_say_where_statements_went_and_how_hosts_are() {
     });
     let mut wire = scene.login();
     scene.assert_local_reads(&mut wire, PORT);
-    let scrape = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("metrics");
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .expect("sent");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("read");
-        text
-    };
+    let scrape = || scrape(port);
     wait_until("all hosts are up", || {
         scrape()
             .lines()

@@ -2,7 +2,11 @@
 //!
 //! Where a statement ran is seen by `current_setting('port')`, which each host answers with its own.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic, and tells its figures to whoever runs it with --nocapture"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -12,6 +16,7 @@ mod console;
 mod failover;
 mod functions;
 mod lag;
+mod load;
 mod overrides;
 mod scene;
 mod statements;

@@ -1,6 +1,8 @@
 //! A primary with three replicas, two of them in the pooler's datacenter, and the pooler before them.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -151,3 +153,14 @@ impl<'a> Scene<'a> {
 
 /// The statement that says where it runs.
 pub(crate) const PORT: &str = "SELECT current_setting('port')";
+
+/// The metrics.
+pub(crate) fn scrape(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("metrics");
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("read");
+    text
+}

@@ -4,6 +4,7 @@
 pub mod frames;
 pub mod ledger;
 pub mod messages;
+pub mod route;
 pub mod sasl;
 pub mod startup;
 

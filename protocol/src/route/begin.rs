@@ -100,11 +100,6 @@ impl<'l, 'a> Words<'l, 'a> {
     }
 
     fn doubt(&self, reason: Reason) -> Doubt {
-        let Token { kind, start, end } = self.next;
-        let reason = match kind {
-            Kind::Unreadable => Reason::Unreadable,
-            _ => reason,
-        };
-        Doubt { reason, start, end }
+        self.next.doubt(reason)
     }
 }

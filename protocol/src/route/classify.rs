@@ -52,7 +52,7 @@ fn decide(text: &[u8], catalogue: &Catalogue) -> Result<Verdict, Doubt> {
         _ => {}
     }
     if let Some(reason) = catalogue.hopeless() {
-        return Err(refuse(reason, token));
+        return Err(token.doubt(reason));
     }
     let mut walk = Walk::new(lexer, catalogue);
     match keyword {
@@ -70,9 +70,9 @@ fn decide(text: &[u8], catalogue: &Catalogue) -> Result<Verdict, Doubt> {
         }
         _ if token.kind == Kind::Mark(b'(') => walk.begin(token, false)?,
         Keyword::Insert | Keyword::Update | Keyword::Delete | Keyword::Merge => {
-            return Err(refuse(Reason::Write, token));
+            return Err(token.doubt(Reason::Write));
         }
-        _ => return Err(refuse(Reason::Command, token)),
+        _ => return Err(token.doubt(Reason::Command)),
     }
     walk.run()?;
     Ok(Verdict::Read)
@@ -86,15 +86,6 @@ fn first_word(token: Token, lexer: &mut Lexer<'_>, catalogue: &Catalogue) -> Key
             .keyword(),
         _ => Keyword::None,
     }
-}
-
-fn refuse(reason: Reason, token: Token) -> Doubt {
-    let Token { kind, start, end } = token;
-    let reason = match kind {
-        Kind::Unreadable => Reason::Unreadable,
-        _ => reason,
-    };
-    Doubt { reason, start, end }
 }
 
 /// A token that was passed, as far as what follows depends on it.
@@ -142,11 +133,7 @@ struct Walk<'a, 'c> {
 
 impl<'a, 'c> Walk<'a, 'c> {
     fn new(lexer: Lexer<'a>, catalogue: &'c Catalogue) -> Self {
-        let token = Token {
-            kind: Kind::Mark(b';'),
-            start: 0,
-            end: 0,
-        };
+        let token = Token::NONE;
         let none = Passed {
             token,
             keyword: Keyword::None,
@@ -180,9 +167,9 @@ impl<'a, 'c> Walk<'a, 'c> {
             (Keyword::Select | Keyword::Values | Keyword::Table | Keyword::With, _) => {}
             (Keyword::Insert | Keyword::Update | Keyword::Delete | Keyword::Merge, true) => {}
             (Keyword::Insert | Keyword::Update | Keyword::Delete | Keyword::Merge, false) => {
-                return Err(refuse(Reason::Write, token));
+                return Err(token.doubt(Reason::Write));
             }
-            _ => return Err(refuse(Reason::Command, token)),
+            _ => return Err(token.doubt(Reason::Command)),
         }
         self.take(token)?;
         Ok(())
@@ -206,7 +193,7 @@ impl<'a, 'c> Walk<'a, 'c> {
             match token.kind {
                 Kind::End => return Ok(()),
                 Kind::Mark(b';') => {}
-                _ => return Err(refuse(Reason::SeveralStatements, token)),
+                _ => return Err(token.doubt(Reason::SeveralStatements)),
             }
         }
     }
@@ -237,7 +224,7 @@ impl<'a, 'c> Walk<'a, 'c> {
             Kind::Text => self.take_text(token)?,
             Kind::Operator => self.take_operator(token)?,
             Kind::Mark(_) | Kind::Number | Kind::Param => {}
-            Kind::Unreadable | Kind::End => return Err(refuse(Reason::Unreadable, token)),
+            Kind::Unreadable | Kind::End => return Err(token.doubt(Reason::Unreadable)),
         }
         self.passed = [passed, self.passed[0], self.passed[1]];
         Ok(())
@@ -246,10 +233,10 @@ impl<'a, 'c> Walk<'a, 'c> {
     #[inline]
     fn take_name(&self, token: Token, entry: Entry) -> Result<(), Doubt> {
         if let Some(reason) = entry.doubt() {
-            return Err(refuse(reason, token));
+            return Err(token.doubt(reason));
         }
         if !self.lexer.is_ascii() && self.catalogue.has_unsafe_beyond_ascii() {
-            return Err(refuse(Reason::Unreadable, token));
+            return Err(token.doubt(Reason::Unreadable));
         }
         Ok(())
     }
@@ -270,18 +257,18 @@ impl<'a, 'c> Walk<'a, 'c> {
                     _ if self.has_with => Reason::ModifyingWith,
                     _ => Reason::Write,
                 };
-                Err(refuse(reason, token))
+                Err(token.doubt(reason))
             }
             // An EXPLAIN of a SELECT INTO, too, makes nothing; but it is none of the statements that
             // were thought of.
             Keyword::Into => match self.passed[0].keyword {
                 Keyword::Insert | Keyword::Merge => Ok(()),
-                _ => Err(refuse(Reason::Into, token)),
+                _ => Err(token.doubt(Reason::Into)),
             },
             Keyword::No | Keyword::Share | Keyword::Key
                 if self.passed[0].keyword == Keyword::For && !self.only_explained =>
             {
-                Err(refuse(Reason::Locking, token))
+                Err(token.doubt(Reason::Locking))
             }
             Keyword::With if self.passed[0].is_mark(b'(') || self.passed[0].is_mark(b';') => {
                 self.has_with = true;
@@ -298,11 +285,11 @@ impl<'a, 'c> Walk<'a, 'c> {
 
     fn open(&mut self, token: Token) -> Result<(), Doubt> {
         if self.depth == DEPTH_MAX {
-            return Err(refuse(Reason::Unreadable, token));
+            return Err(token.doubt(Reason::Unreadable));
         }
         let before = self.passed[0];
         if before.is_name() && !self.only_explained && !self.is_harmless(before) {
-            return Err(refuse(Reason::UnknownFunction, before.token));
+            return Err(before.token.doubt(Reason::UnknownFunction));
         }
         let is_own = before.token.kind == Kind::Word;
         let expects = is_own && matches!(before.keyword, Keyword::On | Keyword::Operator);
@@ -314,7 +301,7 @@ impl<'a, 'c> Walk<'a, 'c> {
 
     fn close(&mut self, token: Token) -> Result<(), Doubt> {
         if self.depth == 0 {
-            return Err(refuse(Reason::Unreadable, token));
+            return Err(token.doubt(Reason::Unreadable));
         }
         self.depth -= 1;
         self.in_with >>= 1;
@@ -401,10 +388,10 @@ impl<'a, 'c> Walk<'a, 'c> {
     fn take_text(&self, token: Token) -> Result<(), Doubt> {
         // The second goes on with the first, whatever kind that was.
         if self.passed[0].token.kind == Kind::Text {
-            return Err(refuse(Reason::Unreadable, token));
+            return Err(token.doubt(Reason::Unreadable));
         }
         match tells_role(self.lexer.inner()) {
-            true => Err(refuse(Reason::HostSetting, token)),
+            true => Err(token.doubt(Reason::HostSetting)),
             false => Ok(()),
         }
     }
@@ -413,7 +400,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         let name = self.lexer.slice(token);
         let name = if name == b"!=" { b"<>" } else { name };
         match self.catalogue.is_unsafe_operator(name) {
-            true => Err(refuse(Reason::Operator, token)),
+            true => Err(token.doubt(Reason::Operator)),
             false => Ok(()),
         }
     }

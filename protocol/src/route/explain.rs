@@ -70,11 +70,7 @@ fn read_options(lexer: &mut Lexer<'_>) -> Result<bool, Doubt> {
     let mut analyze = false;
     loop {
         let name = lexer.next();
-        let doubt = Err(Doubt {
-            reason: Reason::Explain,
-            start: name.start,
-            end: name.end,
-        });
+        let doubt = Err(name.doubt(Reason::Explain));
         let is_analyze = [&b"analyze"[..], b"analyse"].contains(&lexer.name());
         if name.kind != Kind::Word || !(is_analyze || HARMLESS.contains(&lexer.name())) {
             return doubt;

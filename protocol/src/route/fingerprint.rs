@@ -19,7 +19,7 @@ pub fn fingerprint(text: &[u8]) -> u64 {
             Kind::Unreadable => return mix(OFFSET, text),
             Kind::Text | Kind::Number | Kind::Param => hash = mix(hash, b"?"),
             Kind::Word | Kind::Quoted => hash = mix(mix(hash, b" "), lexer.name()),
-            Kind::Operator | Kind::Mark(_) => hash = mix(hash, &text[token.start..token.end]),
+            Kind::Operator | Kind::Mark(_) => hash = mix(hash, &text[token.start()..token.end()]),
         }
     }
 }

@@ -127,7 +127,7 @@ fn read_end(text: &[u8], hints: &mut Hints) {
             Kind::End => break,
             Kind::Unreadable => return,
             Kind::Mark(b';') => {}
-            _ => last = token.end,
+            _ => last = token.end(),
         }
     }
     read_comments(&text[last..], hints);

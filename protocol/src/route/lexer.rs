@@ -5,6 +5,8 @@
 //! with one unreadable word is none that anything is known of. See "Lexical Structure" in PostgreSQL's
 //! documentation.
 
+use super::{Doubt, Reason};
+
 /// Longest name that PostgreSQL does not cut, in bytes.
 pub(super) const NAME_LEN_MAX: usize = 63;
 
@@ -35,8 +37,37 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: Kind,
-    pub(super) start: usize,
-    pub(super) end: usize,
+    /// No text is as long as 4 GB.
+    start: u32,
+    end: u32,
+}
+
+impl Token {
+    /// None at all.
+    pub(super) const NONE: Self = Self {
+        kind: Kind::Mark(b';'),
+        start: 0,
+        end: 0,
+    };
+
+    pub(super) fn start(self) -> usize {
+        self.start as usize
+    }
+
+    pub(super) fn end(self) -> usize {
+        self.end as usize
+    }
+
+    /// For that reason, or because it cannot be read.
+    #[cold]
+    pub(super) fn doubt(self, reason: Reason) -> Doubt {
+        let reason = match self.kind {
+            Kind::Unreadable => Reason::Unreadable,
+            _ => reason,
+        };
+        let (start, end) = (self.start as usize, self.end as usize);
+        Doubt { reason, start, end }
+    }
 }
 
 /// Reads a text token by token.
@@ -87,7 +118,7 @@ impl<'a> Lexer<'a> {
 
     /// The text of a token.
     pub(super) fn slice(&self, token: Token) -> &'a [u8] {
-        &self.text[token.start..token.end]
+        &self.text[token.start as usize..token.end as usize]
     }
 
     #[inline]
@@ -125,6 +156,7 @@ impl<'a> Lexer<'a> {
     #[inline]
     fn token(&self, start: usize, kind: Kind) -> Token {
         let end = self.at.max(start);
+        let (start, end) = (start as u32, end as u32);
         Token { kind, start, end }
     }
 
@@ -169,27 +201,55 @@ impl<'a> Lexer<'a> {
         if next == b'&' && first | 0x20 == b'u' && matches!(self.peek(2), b'\'' | b'"') {
             return Kind::Unreadable;
         }
-        self.name = [0; NAME_LEN_MAX + 1];
         let rest = &self.text[self.at..];
-        let mut len = 0;
-        let mut seen = 0;
+        let mut len = 1;
         while let Some(&byte) = rest.get(len)
             && IN_NAME[usize::from(byte)]
         {
-            if len >= NAME_LEN_MAX {
-                return Kind::Unreadable;
-            }
-            self.name[len] = byte.to_ascii_lowercase();
-            seen |= byte;
             len += 1;
         }
+        if len > NAME_LEN_MAX {
+            return Kind::Unreadable;
+        }
         self.name_len = len;
-        self.is_ascii = seen < 0x80;
+        self.is_ascii = self.copy_lower(rest, len);
         self.at += len;
         if !self.is_ascii && !self.is_whole(&rest[..len]) {
             return Kind::Unreadable;
         }
         Kind::Word
+    }
+
+    /// Makes the first `len` bytes of `rest` the name, in lower case, eight at a time; whether all of them are ASCII.
+    #[inline]
+    fn copy_lower(&mut self, rest: &[u8], len: usize) -> bool {
+        const HIGH: u64 = 0x8080_8080_8080_8080;
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        let mut seen = 0;
+        for (at, to) in (0..len).step_by(8).zip(self.name.chunks_exact_mut(8)) {
+            let word = match rest.get(at..at + 8) {
+                Some(eight) => u64::from_le_bytes(eight.try_into().expect("BUG: eight bytes")),
+                None => rest[at..]
+                    .iter()
+                    .rev()
+                    .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            };
+            let left = len - at;
+            let word = if left < 8 {
+                word & !(!0 << (left * 8))
+            } else {
+                word
+            };
+            seen |= word & HIGH;
+            // The high bit of each byte that is a capital: at least A, and not above Z.
+            let low = word & !HIGH;
+            let capital = (low + (0x80 - u64::from(b'A')) * ONES)
+                & !(low + (0x7f - u64::from(b'Z')) * ONES)
+                & !word
+                & HIGH;
+            to.copy_from_slice(&(word | capital >> 2).to_le_bytes());
+        }
+        seen == 0
     }
 
     /// Whether a name beyond ASCII is surely no other one. In SJIS, BIG5, GBK, UHC, GB18030 and JOHAB

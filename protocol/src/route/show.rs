@@ -72,11 +72,7 @@ pub(super) fn tells_role(name: &[u8]) -> bool {
 /// What stands behind SHOW, to the end of the text.
 pub(super) fn read_show(lexer: &mut Lexer<'_>) -> Result<(), Doubt> {
     let first = lexer.next();
-    let doubt = |reason| Doubt {
-        reason,
-        start: first.start,
-        end: first.end,
-    };
+    let doubt = |reason| first.doubt(reason);
     if !matches!(first.kind, Kind::Word | Kind::Quoted) {
         return Err(doubt(Reason::Unreadable));
     }

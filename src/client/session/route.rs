@@ -51,6 +51,8 @@ pub(super) struct Routed {
     avoid: Option<usize>,
     /// What waits was sent to a server before.
     tried: bool,
+    /// What waits is to be done by a replica, or not at all.
+    only_replicas: bool,
 }
 
 /// What the session's settings say.
@@ -95,6 +97,7 @@ impl Routed {
             forced: 0,
             avoid: None,
             tried: false,
+            only_replicas: false,
         }
     }
 
@@ -174,6 +177,7 @@ impl Routed {
         let route = batch.hints.route.or(self.said.route);
         let route = route.unwrap_or(self.default_route);
         let asked = route != Route::Auto;
+        self.only_replicas = route == Route::Replica;
         let block = match batch.class {
             Summary::Read => false,
             Summary::Begin(begin) => {
@@ -289,6 +293,7 @@ impl Session {
     /// After a change of the configuration.
     pub(super) fn look_up_routes(&mut self, settings: &config::PoolSettings) {
         let old = self.routed.take();
+        self.client.stint = Stint::Free;
         let Some(routes) = self.hub.routes.of(&self.hub, &self.home) else {
             return;
         };
@@ -327,6 +332,15 @@ impl Session {
     pub(super) fn look_elsewhere(&mut self) {
         if let Some(routed) = &mut self.routed {
             routed.avoid = routed.routes.host_of(&self.local);
+            // Not to and fro between hosts that let nobody in.
+            let twice = std::mem::replace(&mut routed.tried, true);
+            if twice && routed.only_replicas {
+                let refusal = Refusal::no_replica(routed.routes.cluster.name());
+                return self.refuse(&refusal);
+            }
+            if twice {
+                routed.forced = self.client.carry.len();
+            }
         }
         self.state = State::Idle;
         self.client.stint = Stint::Free;
@@ -356,7 +370,6 @@ impl Session {
             }
             self.local.counters().retried_on_primary.add(1);
         }
-        self.send_elsewhere(again);
         if let Some(checkout) = self.take_server()
             && let Some(proof) = checkout.reusable()
         {
@@ -366,7 +379,7 @@ impl Session {
                 checkout.release(proof, Instant::now());
             }
         }
-        self.seat.enter(Phase::Idle, Instant::now());
+        self.send_elsewhere(again);
         Step::Again
     }
 
@@ -377,29 +390,38 @@ impl Session {
         tracing::info!(pool = %self.local.shared().key, "server connection lost, its read goes elsewhere: {fault}");
         self.local.shared().plan().recipe.locate.alarm();
         self.send_elsewhere(again);
-        drop(self.take_server());
-        self.seat.enter(Phase::Idle, Instant::now());
         Some(Step::Again)
     }
 
-    /// What a server was sent in vain goes in front of what waits, to another server.
+    /// What a server was sent in vain goes in front of what waits, to another server: to another replica
+    /// once, then to the primary. Who has asked for replicas alone is told that there is none.
     #[cold]
     fn send_elsewhere(&mut self, again: Again) {
         let Some(routed) = &mut self.routed else {
             return;
         };
         crate::relay::forget_names(&again.batches, &mut self.client.statements);
-        if again.is_refused || routed.tried {
+        let twice = std::mem::replace(&mut routed.tried, true);
+        let only_replicas = routed.only_replicas;
+        routed.avoid = routed.routes.host_of(&self.local);
+        if again.is_refused || (twice && !only_replicas) {
             routed.forced = again.batches.len();
-        } else {
-            routed.avoid = routed.routes.host_of(&self.local);
         }
-        routed.tried = true;
         let mut all = again.batches;
         let waiting = self.client.carry.take();
         all.extend_from_slice(waiting.get(again.unsent..).unwrap_or_default());
         self.client.carry.replace(&all);
         self.client.unread = true;
+        drop(self.take_server());
+        if twice && only_replicas {
+            let refusal = Refusal::no_replica(self.cluster_name());
+            return self.refuse(&refusal);
+        }
+        self.seat.enter(Phase::Idle, Instant::now());
+    }
+
+    fn cluster_name(&self) -> &str {
+        self.routed.as_ref().map_or("", |r| r.routes.cluster.name())
     }
 
     /// Something has changed about the hosts of its cluster.

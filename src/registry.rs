@@ -62,6 +62,17 @@ impl Current {
         self.lookups.get(&configured.cluster)
     }
 
+    /// Who can be asked for the roles of users of `database`; for the console, which has none, anybody.
+    #[must_use]
+    pub fn roles_of(&self, database: &str) -> Option<&Arc<Lookup>> {
+        let known = self.lookup(database);
+        known.or_else(|| {
+            self.lookups
+                .values()
+                .min_by_key(|l| l.recipe().cluster.name())
+        })
+    }
+
     /// The clusters, by name.
     #[must_use]
     pub fn clusters(&self) -> &HashMap<String, Arc<Cluster>> {

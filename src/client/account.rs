@@ -4,16 +4,31 @@
 //! secret that nobody has: whoever asks for a proof need not know the difference, and must not show it
 //! (trap 57).
 
-use std::sync::Arc;
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use pooler_protocol::auth::{MOCK_ITERATIONS, Secret, Verifier, mock_salt};
+use tokio::sync::Semaphore;
 
 use super::Hub;
 use crate::admin::is_console;
 use crate::error::Refusal;
 use crate::lookup::{Found, Lookup};
 use crate::registry::Current;
+
+/// Derivations of keys at a time: a storm of logins leaves the workers their cores (trap 59).
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, NonZero::get)));
+
+/// Runs what derives keys, beside the workers. Nothing if it panicked.
+pub(super) async fn derive<T: Send + 'static>(
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let _turn = TURNS.acquire().await.ok()?;
+    tokio::task::spawn_blocking(compute).await.ok()
+}
 
 /// See the module.
 pub(super) struct Account {
@@ -132,8 +147,7 @@ impl Account {
             return Some(known);
         }
         let salt = mock_salt(&hub.registry.mock_secret, &self.name);
-        let make = move || plain.verifier(&salt, MOCK_ITERATIONS);
-        let made = tokio::task::spawn_blocking(make).await.ok()??;
+        let made = derive(move || plain.verifier(&salt, MOCK_ITERATIONS)).await??;
         match &self.known {
             Known::Found(found) => found.keep_verifier(made.clone()),
             _ => current.keep_verifier(&self.name, made.clone()),

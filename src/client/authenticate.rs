@@ -17,16 +17,17 @@ use bytes::BytesMut;
 use pooler_protocol::auth::{
     self, ChannelBinding, PASSWORD_BYTES_MAX, SASL_BYTES_MAX, ScramKeys, ScramServer,
 };
+use pooler_protocol::hba::{ClientCert, Method};
 use pooler_protocol::startup::{self, FirstPacket, Negotiation, Startup, StartupError};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::account::Account;
+use super::account::{Account, derive};
 use super::admit::Admission;
-use super::{Errand, Hub, startup_settings};
+use super::{Errand, Hub, gate, startup_settings};
 use crate::admin::{Visitor, is_console};
 use crate::buffer::SharedScratch;
-use crate::config::{AuthType, PoolSettings};
+use crate::config::PoolSettings;
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
 use crate::lookup::Found;
 use crate::net::{Peer, Stream};
@@ -149,6 +150,13 @@ impl Talk {
         self.certificate = peer;
         self.binding = acceptor.binding().clone();
         Ok(())
+    }
+
+    fn origin(&self) -> gate::Origin {
+        gate::Origin {
+            peer: self.peer,
+            encrypted: matches!(self.stream, Some(Stream::Tls(_))),
+        }
     }
 
     /// Whether what is said can be read by others on the way.
@@ -387,18 +395,47 @@ async fn prove(
     startup: &Startup,
 ) -> Result<Authenticated, ClientLoginError> {
     let user = startup.user().to_owned();
-    let kind = current.config.auth.kind;
-    if kind == AuthType::Trust {
-        return Ok(Authenticated::trusted(user));
+    let demand = gate::demand(current, talk.origin(), startup).await?;
+    if demand.client_cert != ClientCert::Any && talk.certificate.is_none() {
+        return Err(Refusal::certificate_required().into());
     }
-    let mut account = Account::find(current, &user, startup.database()).await?;
-    let keys = match kind {
-        AuthType::Password => prove_password(hub, talk, &mut account).await?,
-        AuthType::Md5 if !account.needs_scram() => prove_md5(hub, talk, &mut account).await?,
+    let proof = match demand.method {
+        Method::Trust | Method::Cert => Authenticated::trusted(user),
+        Method::Peer => {
+            let uid = talk.stream.as_ref().and_then(|s| s.peer_uid().ok());
+            demand.check_peer(current, uid, startup).await?;
+            Authenticated::trusted(user)
+        }
+        // Whoever has decided so has said so.
+        Method::Reject => return Err(Refusal::wrong_password(&user).into()),
+        Method::Password | Method::Md5 | Method::ScramSha256 => {
+            let account = Account::find(current, &user, startup.database()).await?;
+            prove_by_secret(hub, current, talk, demand.method, account).await?
+        }
+    };
+    if demand.client_cert != ClientCert::Any {
+        let certificate = talk.certificate.as_ref();
+        demand
+            .check_certificate(current, certificate, startup)
+            .await?;
+    }
+    Ok(proof)
+}
+
+async fn prove_by_secret(
+    hub: &Rc<Hub>,
+    current: &Arc<Current>,
+    talk: &mut Talk,
+    method: Method,
+    mut account: Account,
+) -> Result<Authenticated, ClientLoginError> {
+    let keys = match method {
+        Method::Password => prove_password(hub, talk, &mut account).await?,
+        Method::Md5 if !account.needs_scram() => prove_md5(hub, talk, &mut account).await?,
         // A verifier can be proved by SCRAM alone, also where md5 is configured.
         _ => Some(prove_scram(hub, current, talk, &account).await?),
     };
-    let found = account.found();
+    let (user, found) = (account.name.clone(), account.found());
     Ok(Authenticated { user, keys, found })
 }
 
@@ -413,8 +450,8 @@ async fn prove_password(
     loop {
         let (secret, exists) = account.secret_or_mock(hub);
         let (name, password) = (account.name.clone(), Zeroizing::new(password.to_vec()));
-        let check = move || secret.check_password(&name, &password);
-        let right = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+        let check = derive(move || secret.check_password(&name, &password));
+        let right = check.await.unwrap_or(false);
         if right && exists {
             return Ok(None);
         }

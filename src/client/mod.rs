@@ -32,6 +32,7 @@ mod batch;
 mod deadline;
 mod door;
 mod farewell;
+mod gate;
 mod oldest;
 mod reception;
 mod replication;

@@ -240,12 +240,11 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[auth]\ntype = \"hba\"",
-        "2: [auth] type: not supported yet: use scram-sha-256",
+        "2: [auth] type: hba needs hba_file",
     ),
     (
-        "[auth]\nhba_file = \"pg_hba.conf\"",
-        "2: [auth] hba_file: not supported yet: leave it out; restrict access by listen and a \
-         firewall",
+        "[auth]\nident_file = \"/nowhere/at/all\"",
+        "2: [auth] ident_file: cannot read /nowhere/at/all: No such file or directory (os error 2)",
     ),
     (
         "[auth]\nquery = \"SELECT $1\"",

@@ -390,13 +390,20 @@ pub(crate) static KEYS: &[Key] = &[
         Kind::Word(AuthType::CHOICE),
         r#""scram-sha-256""#,
     )
-    .doc("How clients prove who they are. trust only where nobody else can connect."),
+    .doc(
+        "How clients prove who they are. trust only where nobody else can connect; cert: by a \
+             certificate with their name; hba: as the first line of hba_file says that fits.",
+    ),
     key(AUTH, "file", Kind::File, r#""""#)
         .doc("Users and their secrets, in PgBouncer's format: \"userlist.txt\"."),
     key(AUTH, "hba_file", Kind::File, r#""""#)
-        .doc("Who may connect from where and how, in PostgreSQL's format: \"pg_hba.conf\"."),
+        .doc(
+            "Who may connect from where and how, in PostgreSQL's format: \"pg_hba.conf\". For type hba.",
+        ),
     key(AUTH, "ident_file", Kind::File, r#""""#)
-        .doc("Maps of user names for hba_file, in PostgreSQL's format: \"pg_ident.conf\"."),
+        .doc("Maps of user names for cert and peer, in PostgreSQL's format: \"pg_ident.conf\"."),
+    key(AUTH, "map", text("none"), r#""""#)
+        .doc("With type cert: the map of ident_file that says which users a certificate's common name may be."),
     key(AUTH, "user", text("no look-up"), r#""""#)
         .doc(
             "Who runs query; a user that may do nothing else. Its password: from [users] or file.",

@@ -268,6 +268,8 @@ pub struct Auth {
     pub hba_file: Option<PathBuf>,
     /// In the format of PostgreSQL's `pg_ident.conf`.
     pub ident_file: Option<PathBuf>,
+    /// The map for `cert`.
+    pub map: Option<String>,
     /// Who runs `query`.
     pub user: Option<String>,
     /// Looks up users that are not in the file.

@@ -7,6 +7,7 @@ use pooler_protocol::auth::Secret;
 
 use super::Config;
 use super::error::Problems;
+use super::hba;
 use super::keys;
 use super::not_yet;
 use super::reader::Document;
@@ -248,6 +249,7 @@ fn check_pool_sizes(document: &Document, problems: &mut Problems) {
 fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
     let section = &document.auth;
     check_lookup(config, section, problems);
+    hba::check(config, section, problems);
     let (line, place) = (section.line_of("type"), section.place("type"));
     if config.auth.kind == AuthType::Trust {
         let open = config.pooler.listen.iter().find(
@@ -259,15 +261,15 @@ fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
         }
         return;
     }
-    if !config.knows_a_secret() && config.auth.query.is_none() {
+    let asks_for_secrets = !matches!(config.auth.kind, AuthType::Cert | AuthType::Hba);
+    if asks_for_secrets && !config.knows_a_secret() && config.auth.query.is_none() {
         let message = "nobody can log in: add users to [users] or name a user list in auth.file";
         problems.warn(line, place, message);
     }
     for key in ["admin_users", "stats_users"] {
         for name in document.pooler.values().names(key) {
             if config.knows_a_secret() && config.secret(name).is_none() {
-                let message =
-                    format!("{name:?} cannot log in: no password is known");
+                let message = format!("{name:?} cannot log in: no password is known");
                 let pooler = &document.pooler;
                 problems.warn(pooler.line_of(key), pooler.place(key), message);
             }

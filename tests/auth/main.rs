@@ -5,7 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../tls/certs.rs"]
+#[allow(dead_code, reason = "the rest of it is for other tests")]
+mod certs;
+
+mod certificates;
 mod lookup;
+mod rules;
 
 use support::{Message, Wire};
 

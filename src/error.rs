@@ -99,6 +99,34 @@ impl Refusal {
         )
     }
 
+    /// No rule lets the client in, or one keeps it out.
+    #[must_use]
+    pub fn by_rules(why: String) -> Self {
+        Self::fatal("28000", why)
+    }
+
+    /// The client has shown no certificate that is trusted, and must.
+    #[must_use]
+    pub fn certificate_required() -> Self {
+        Self::fatal("28000", "connection requires a valid client certificate")
+    }
+
+    /// Who the client is elsewhere is not who it says to be here.
+    #[must_use]
+    pub fn other_name(method: &str, user: &str) -> Self {
+        Self::fatal(
+            "28000",
+            format!("{method} authentication failed for user \"{user}\""),
+        )
+    }
+
+    /// The user is in no list, and nobody can be asked about it now.
+    #[must_use]
+    pub fn no_lookup(user: &str) -> Self {
+        Self::fatal("08001", format!("user \"{user}\" cannot be looked up now"))
+            .hint("Connect again in a moment; the pooler's log says what is wrong.")
+    }
+
     /// The session asks for a replica, and there is none that can serve it.
     #[must_use]
     pub fn no_replica(cluster: &str) -> Self {

@@ -12,6 +12,7 @@ pub mod error;
 mod exposition;
 pub mod listener;
 pub mod log;
+pub mod lookup;
 pub mod metrics;
 pub mod net;
 pub mod pool;

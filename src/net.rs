@@ -16,9 +16,11 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+mod here;
 mod names;
 mod tls;
 
+pub use here::{name_of, networks, user_name};
 pub use tls::{DetachedTls, Next, Records, Session, TlsStream};
 
 /// A connected socket that belongs to the event loop of one worker.
@@ -101,6 +103,17 @@ impl Stream {
             Self::Tcp(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
             Self::Unix(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
             Self::Tls(s) => s.is_readable(),
+        }
+    }
+
+    /// The user of the operating system at the other end of a Unix socket.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::Unsupported`] for any other socket.
+    pub fn peer_uid(&self) -> io::Result<u32> {
+        match self {
+            Self::Unix(s) => Ok(s.peer_cred()?.uid()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use pooler_protocol::auth::{Secret, Verifier};
+use pooler_protocol::auth::Verifier;
 
 use crate::cluster::{Change, Cluster, ReplicaOf};
 use crate::config::{Config, Database, PoolMode, PoolSettings, Routing};
 use crate::error::Refusal;
 use crate::log::Seldom;
+use crate::lookup::{self, Lookup};
 use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
-use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters};
+use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters, liveness};
 use crate::server::catalogue;
 use crate::server::login::Credentials;
 use crate::tls::Tls;
@@ -35,6 +36,8 @@ pub struct Current {
     /// TLS as it is configured.
     pub tls: Tls,
     clusters: HashMap<String, Arc<Cluster>>,
+    /// Who looks users up, by the name of the cluster.
+    lookups: HashMap<String, Arc<Lookup>>,
     /// Verifiers made of plain passwords: made once, because making one takes as long as a
     /// thousand transactions.
     verifiers: Mutex<HashMap<String, Verifier>>,
@@ -50,6 +53,24 @@ impl Current {
     /// Keeps the verifier made for `user`.
     pub fn keep_verifier(&self, user: &str, verifier: Verifier) {
         lock(&self.verifiers).insert(user.to_owned(), verifier);
+    }
+
+    /// Who looks up the users of `database`, if anybody does.
+    #[must_use]
+    pub fn lookup(&self, database: &str) -> Option<&Arc<Lookup>> {
+        let configured = self.config.database(database)?;
+        self.lookups.get(&configured.cluster)
+    }
+
+    /// Who can be asked for the roles of users of `database`; for the console, which has none, anybody.
+    #[must_use]
+    pub fn roles_of(&self, database: &str) -> Option<&Arc<Lookup>> {
+        let known = self.lookup(database);
+        known.or_else(|| {
+            self.lookups
+                .values()
+                .min_by_key(|l| l.recipe().cluster.name())
+        })
     }
 
     /// The clusters, by name.
@@ -126,8 +147,7 @@ impl Registry {
     pub fn new(config: Config, tls: Tls, commons: Arc<Commons>) -> Arc<Self> {
         let clients = Limit::new(config.pooler.max_client_conn.count());
         Arc::new(Self {
-            commons,
-            current: RwLock::new(Arc::new(build(config, tls, None))),
+            current: RwLock::new(Arc::new(build(config, tls, &commons, None))),
             pools: Mutex::default(),
             limits: Mutex::default(),
             databases: Mutex::default(),
@@ -137,6 +157,7 @@ impl Registry {
             logins: LoginCounts::default(),
             reloads: ReloadCounts::default(),
             mock_secret: rand::random(),
+            commons,
         })
     }
 
@@ -403,7 +424,7 @@ impl Registry {
         self.clients.set_max(config.pooler.max_client_conn.count());
         let bytes = usize::try_from(config.pooler.prepared_statement_memory).unwrap_or(usize::MAX);
         self.commons.interners.set_statement_bytes(bytes);
-        let new = Arc::new(build(config, tls, Some(&old)));
+        let new = Arc::new(build(config, tls, &self.commons, Some(&old)));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         for cluster in old.clusters.values() {
             if !new.clusters.values().any(|c| Arc::ptr_eq(c, cluster)) {
@@ -492,10 +513,9 @@ impl Registry {
         lock(&self.databases).retain(|_, database| Arc::strong_count(database) > 1);
     }
 
-    /// The secret of `user`.
-    #[must_use]
-    pub fn secret(&self, user: &str) -> Option<Secret> {
-        self.current().config.secret(user).cloned()
+    /// Closes connections for look-ups that nobody uses.
+    pub fn tick_lookups(&self, now: Instant) {
+        self.current().lookups.values().for_each(|l| l.tick(now));
     }
 }
 
@@ -505,7 +525,7 @@ fn no_database(name: &str) -> Refusal {
 }
 
 /// Clusters that did not change are kept: what was observed of their hosts stays true.
-fn build(config: Config, tls: Tls, old: Option<&Current>) -> Current {
+fn build(config: Config, tls: Tls, commons: &Commons, old: Option<&Current>) -> Current {
     let parallel = config.pooler.defaults.server_connect_parallel;
     let datacenter = config.pooler.datacenter.as_str();
     let cluster = |name: &String, new: &crate::config::Cluster| {
@@ -518,15 +538,45 @@ fn build(config: Config, tls: Tls, old: Option<&Current>) -> Current {
             _ => Cluster::new(new, parallel, datacenter),
         }
     };
-    let clusters = config
+    let clusters: HashMap<_, _> = config
         .clusters
         .iter()
         .map(|(name, new)| (name.clone(), cluster(name, new)))
         .collect();
+    let lookups = clusters.iter().filter_map(|(name, cluster)| {
+        let lookup = lookup_on(cluster, &config, &tls, commons)?;
+        Some((name.clone(), lookup))
+    });
     Current {
+        lookups: lookups.collect(),
         config,
         tls,
         clusters,
         verifiers: Mutex::default(),
     }
+}
+
+/// Who looks up the users of databases on `cluster`. Made anew by each reload, so that RELOAD is also how
+/// to have everybody looked up again.
+fn lookup_on(
+    cluster: &Arc<Cluster>,
+    config: &Config,
+    tls: &Tls,
+    commons: &Commons,
+) -> Option<Arc<Lookup>> {
+    let (auth, runtime) = (&config.auth, commons.beside.clone()?);
+    let user = auth.user.clone()?;
+    let recipe = lookup::Recipe {
+        cluster: Arc::clone(cluster),
+        credentials: Credentials::new(config.secret(&user).cloned()),
+        user,
+        dbname: auth.dbname.clone(),
+        query: auth.query.clone(),
+        tls: Arc::clone(&tls.server),
+        liveness: liveness(&config.pooler.defaults),
+        no_settings: commons.interners.no_settings(),
+        cache_time: auth.cache_time,
+        timeout: auth.lookup_timeout,
+    };
+    Some(Lookup::new(recipe, runtime))
 }

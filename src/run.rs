@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::{Control, Desk, Reloaded};
@@ -71,7 +72,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         .build()?;
     // Before anything else, so that a signal during start does what it says.
     let signals = runtime.block_on(async { Signals::listen() })?;
-    let (fleet, controls) = Fleet::start(config, descriptors)?;
+    let (fleet, controls) = Fleet::start(config, descriptors, runtime.handle())?;
     let served = runtime.block_on(fleet.serve(signals, controls, path));
     fleet.stop();
     tracing::info!("stopped");
@@ -138,7 +139,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(config: Config, descriptors: RawFd) -> Result<(Self, Controls), RunError> {
+    fn start(
+        config: Config,
+        descriptors: RawFd,
+        runtime: &Handle,
+    ) -> Result<(Self, Controls), RunError> {
         let tls = Tls::load(&config.tls, None)?;
         let workers = config.pooler.worker_count();
         let statement_bytes =
@@ -151,6 +156,7 @@ impl Fleet {
         let commons = Arc::new(Commons {
             interners: Interners::new(statement_bytes),
             couriers: pool_couriers,
+            beside: Some(runtime.clone()),
         });
         let registry = Registry::new(config, tls, commons);
         let (control, controls) = unbounded_channel();
@@ -239,6 +245,7 @@ impl Fleet {
                         self.watch_clusters(&changes);
                         self.registry.prune(now, POOL_UNUSED_MAX);
                         self.registry.vacate(now);
+                        self.registry.tick_lookups(now);
                         self.desk.tick(now);
                         self.tell(|| Errand::Sweep);
                     }

@@ -10,6 +10,7 @@ pub mod auth;
 pub mod backend;
 pub mod frame;
 pub mod frontend;
+pub mod hba;
 pub mod ledger;
 pub mod prepared;
 pub mod route;

@@ -62,3 +62,56 @@ fn ledger() {
 fn route() {
     feed(targets::route::run);
 }
+
+#[test]
+fn hba() {
+    const WORDS: &[&str] = &[
+        "local",
+        "host",
+        "hostssl",
+        " ",
+        "\t",
+        "\n",
+        ",",
+        "all",
+        "a",
+        "+a",
+        "/^a",
+        "/(.)@",
+        "\\1",
+        "\"",
+        "#",
+        "\\\n",
+        "@x",
+        "include x\n",
+        "include_dir d\n",
+        "127.0.0.1/32",
+        "::1",
+        "samenet",
+        "x.org",
+        "md5",
+        "trust",
+        "cert",
+        "map=m",
+        "m",
+        "host all all all trust",
+        "hostssl all a all cert map=m",
+        "m a@b a\n",
+    ];
+    let mut chance = Chance::new(2);
+    for _ in 0..20_000 {
+        let mut data = vec![
+            chance.next().to_be_bytes()[0],
+            chance.next().to_be_bytes()[0] % 40,
+        ];
+        for _ in 0..chance.below(40) {
+            let word = usize::try_from(chance.below(WORDS.len() as u64)).expect("few");
+            data.extend(WORDS[word].as_bytes());
+            if chance.next() & 1 == 0 {
+                data.push(b' ');
+            }
+        }
+        targets::hba::run(&data);
+    }
+    feed(targets::hba::run);
+}

@@ -15,18 +15,21 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pooler_protocol::auth::{
-    self, ChannelBinding, MOCK_ITERATIONS, PASSWORD_BYTES_MAX, SASL_BYTES_MAX, ScramKeys,
-    ScramServer, Secret, Verifier, mock_salt,
+    self, ChannelBinding, PASSWORD_BYTES_MAX, SASL_BYTES_MAX, ScramKeys, ScramServer,
 };
+use pooler_protocol::hba::{ClientCert, Method};
 use pooler_protocol::startup::{self, FirstPacket, Negotiation, Startup, StartupError};
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
+use super::account::{Account, derive};
 use super::admit::Admission;
-use super::{Errand, Hub, startup_settings};
+use super::{Errand, Hub, gate, startup_settings};
 use crate::admin::{Visitor, is_console};
 use crate::buffer::SharedScratch;
-use crate::config::{AuthType, PoolSettings};
+use crate::config::PoolSettings;
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
+use crate::lookup::Found;
 use crate::net::{Peer, Stream};
 use crate::pool::Pool;
 use crate::pool::limit::Permit;
@@ -48,19 +51,35 @@ pub struct Authenticated {
     user: String,
     /// From a SCRAM exchange: enough to log in to a server that has the same verifier.
     keys: Option<ScramKeys>,
+    /// What was looked up of the user.
+    found: Option<Arc<Found>>,
 }
 
 impl Authenticated {
+    /// Nobody asked for a proof.
+    fn trusted(user: String) -> Self {
+        let (keys, found) = (None, None);
+        Self { user, keys, found }
+    }
+
+    /// Notes what the exchange gave to log in with elsewhere, if the pool is of the same user.
+    fn teach(&self, pool: &Pool) {
+        if self.user != pool.key.user {
+            return;
+        }
+        let credentials = &pool.plan().recipe.credentials;
+        if let Some(found) = &self.found {
+            credentials.learn_from_lookup(found.secret());
+        }
+        if let Some(keys) = &self.keys {
+            credentials.learn_from_client(keys);
+        }
+    }
+
     /// The user.
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
-    }
-
-    /// What the exchange gave to log in with elsewhere.
-    #[must_use]
-    pub fn keys(&self) -> Option<&ScramKeys> {
-        self.keys.as_ref()
     }
 }
 
@@ -131,6 +150,13 @@ impl Talk {
         self.certificate = peer;
         self.binding = acceptor.binding().clone();
         Ok(())
+    }
+
+    fn origin(&self) -> gate::Origin {
+        gate::Origin {
+            peer: self.peer,
+            encrypted: matches!(self.stream, Some(Stream::Tls(_))),
+        }
     }
 
     /// Whether what is said can be read by others on the way.
@@ -230,7 +256,6 @@ enum Proven {
 
 async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginError> {
     let startup = read_startup(hub, talk).await?;
-    let user = startup.user().to_owned();
     let is_console = is_console(startup.database());
     if hub.draining.get().is_some() && !is_console {
         return Err(Refusal::draining().into());
@@ -245,7 +270,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     let current = hub.registry.current();
     if is_console {
         // Nothing is taken from the clients: who is to look after a full pooler must get in.
-        let proof = prove(hub, &current, talk, user).await?;
+        let proof = prove(hub, &current, talk, &startup).await?;
         if !current.config.is_stats(proof.user()) {
             return Err(Refusal::no_operator(proof.user()).into());
         }
@@ -255,13 +280,13 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     let mut permits = Vec::new();
     match hub.registry.clients.try_take() {
         Some(permit) => permits.push(permit),
-        None if current.config.is_admin(&user) => {}
+        None if current.config.is_admin(startup.user()) => {}
         None => {
             let max = hub.registry.clients.max();
             return Err(Refusal::too_many_clients("max_client_conn", max).into());
         }
     }
-    let proof = prove(hub, &current, talk, user).await?;
+    let proof = prove(hub, &current, talk, &startup).await?;
     auth::encode_authentication_ok(&mut talk.out);
     if hub.registry.is_disabled(startup.database()) {
         return Err(Refusal::disabled(startup.database()).into());
@@ -276,11 +301,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
         };
         permits.push(permit);
     }
-    if let Some(keys) = proof.keys()
-        && proof.user() == pool.key.user
-    {
-        pool.plan().recipe.credentials.learn_from_client(keys);
-    }
+    proof.teach(&pool);
     Ok(Proven::Client(startup, proof, pool, permits))
 }
 
@@ -371,62 +392,92 @@ async fn prove(
     hub: &Rc<Hub>,
     current: &Arc<Current>,
     talk: &mut Talk,
-    user: String,
+    startup: &Startup,
 ) -> Result<Authenticated, ClientLoginError> {
-    let kind = current.config.auth.kind;
-    let keys = match kind {
-        AuthType::Trust => None,
-        AuthType::Password => prove_password(hub, current, talk, &user).await?,
-        AuthType::Md5 if !matches!(current.config.secret(&user), Some(Secret::Scram(_))) => {
-            prove_md5(hub, current, talk, &user).await?
+    let user = startup.user().to_owned();
+    let demand = gate::demand(current, talk.origin(), startup).await?;
+    if demand.client_cert != ClientCert::Any && talk.certificate.is_none() {
+        return Err(Refusal::certificate_required().into());
+    }
+    let proof = match demand.method {
+        Method::Trust | Method::Cert => Authenticated::trusted(user),
+        Method::Peer => {
+            let uid = talk.stream.as_ref().and_then(|s| s.peer_uid().ok());
+            demand.check_peer(current, uid, startup).await?;
+            Authenticated::trusted(user)
         }
-        // A verifier can be proved by SCRAM alone, also where md5 is configured.
-        AuthType::Md5 | AuthType::ScramSha256 | AuthType::Cert | AuthType::Hba => {
-            Some(prove_scram(hub, current, talk, &user).await?)
+        // Whoever has decided so has said so.
+        Method::Reject => return Err(Refusal::wrong_password(&user).into()),
+        Method::Password | Method::Md5 | Method::ScramSha256 => {
+            let account = Account::find(current, &user, startup.database()).await?;
+            prove_by_secret(hub, current, talk, demand.method, account).await?
         }
     };
-    Ok(Authenticated { user, keys })
+    if demand.client_cert != ClientCert::Any {
+        let certificate = talk.certificate.as_ref();
+        demand
+            .check_certificate(current, certificate, startup)
+            .await?;
+    }
+    Ok(proof)
+}
+
+async fn prove_by_secret(
+    hub: &Rc<Hub>,
+    current: &Arc<Current>,
+    talk: &mut Talk,
+    method: Method,
+    mut account: Account,
+) -> Result<Authenticated, ClientLoginError> {
+    let keys = match method {
+        Method::Password => prove_password(hub, talk, &mut account).await?,
+        Method::Md5 if !account.needs_scram() => prove_md5(hub, talk, &mut account).await?,
+        // A verifier can be proved by SCRAM alone, also where md5 is configured.
+        _ => Some(prove_scram(hub, current, talk, &account).await?),
+    };
+    let (user, found) = (account.name.clone(), account.found());
+    Ok(Authenticated { user, keys, found })
 }
 
 async fn prove_password(
     hub: &Hub,
-    current: &Current,
     talk: &mut Talk,
-    user: &str,
+    account: &mut Account,
 ) -> Result<Option<ScramKeys>, ClientLoginError> {
     auth::encode_cleartext_password(&mut talk.out);
     let body = talk.next_password_message(PASSWORD_BYTES_MAX).await?;
-    let password = auth::parse_password(&body)?.to_vec();
-    let known = current.config.secret(user).cloned();
-    let exists = known.is_some();
-    let secret = known.unwrap_or_else(|| Secret::mock(&hub.registry.mock_secret, user));
-    let name = user.to_owned();
-    let check = move || secret.check_password(&name, &password);
-    let right = tokio::task::spawn_blocking(check).await.unwrap_or(false);
-    if right && exists {
-        Ok(None)
-    } else {
-        Err(Refusal::wrong_password(user).into())
+    let password = auth::parse_password(&body)?;
+    loop {
+        let (secret, exists) = account.secret_or_mock(hub);
+        let (name, password) = (account.name.clone(), Zeroizing::new(password.to_vec()));
+        let check = derive(move || secret.check_password(&name, &password));
+        let right = check.await.unwrap_or(false);
+        if right && exists {
+            return Ok(None);
+        }
+        if !account.renew().await {
+            return Err(Refusal::wrong_password(&account.name).into());
+        }
     }
 }
 
 async fn prove_md5(
     hub: &Hub,
-    current: &Current,
     talk: &mut Talk,
-    user: &str,
+    account: &mut Account,
 ) -> Result<Option<ScramKeys>, ClientLoginError> {
     let salt: [u8; 4] = rand::random();
     auth::encode_md5_password(salt, &mut talk.out);
     let body = talk.next_password_message(PASSWORD_BYTES_MAX).await?;
     let response = auth::parse_password(&body)?;
-    let known = current.config.secret(user).cloned();
-    let exists = known.is_some();
-    let secret = known.unwrap_or_else(|| Secret::mock(&hub.registry.mock_secret, user));
-    if secret.check_md5(user, salt, response) && exists {
-        Ok(None)
-    } else {
-        Err(Refusal::wrong_password(user).into())
+    loop {
+        let (secret, exists) = account.secret_or_mock(hub);
+        if secret.check_md5(&account.name, salt, response) && exists {
+            return Ok(None);
+        }
+        if !account.renew().await {
+            return Err(Refusal::wrong_password(&account.name).into());
+        }
     }
 }
 
@@ -434,9 +485,10 @@ async fn prove_scram(
     hub: &Hub,
     current: &Arc<Current>,
     talk: &mut Talk,
-    user: &str,
+    account: &Account,
 ) -> Result<ScramKeys, ClientLoginError> {
-    let server = match verifier(hub, current, user).await {
+    let user = &*account.name;
+    let server = match account.verifier(hub, current).await {
         Some(verifier) => ScramServer::new(verifier, talk.binding.clone()),
         None => ScramServer::mock(&hub.registry.mock_secret, user, talk.binding.clone()),
     };
@@ -450,28 +502,10 @@ async fn prove_scram(
     auth::encode_sasl_continue(challenged.message(), &mut talk.out);
     let body = talk.next_password_message(SASL_BYTES_MAX).await?;
     let last = auth::parse_sasl_response(&body)?;
-    let accepted = challenged
-        .client_final(last)
-        .map_err(|e| scram_refusal(user, &e))?;
+    let accepted = challenged.client_final(last).map_err(|e| {
+        account.doubt();
+        scram_refusal(user, &e)
+    })?;
     auth::encode_sasl_final(accepted.message.as_bytes(), &mut talk.out);
     Ok(accepted.keys)
-}
-
-/// What `user` is checked against; made of a plain password once, off the workers.
-async fn verifier(hub: &Hub, current: &Arc<Current>, user: &str) -> Option<Verifier> {
-    match current.config.secret(user)? {
-        Secret::Scram(verifier) => Some(verifier.clone()),
-        Secret::Md5(_) => None,
-        plain @ Secret::Plain(_) => {
-            if let Some(known) = current.known_verifier(user) {
-                return Some(known);
-            }
-            let plain = plain.clone();
-            let salt = mock_salt(&hub.registry.mock_secret, user);
-            let make = move || plain.verifier(&salt, MOCK_ITERATIONS);
-            let made = tokio::task::spawn_blocking(make).await.ok()??;
-            current.keep_verifier(user, made.clone());
-            Some(made)
-        }
-    }
 }

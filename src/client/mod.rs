@@ -24,6 +24,7 @@ use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::LocalPools;
 use crate::registry::Registry;
 
+mod account;
 mod admit;
 mod attach;
 mod authenticate;
@@ -31,6 +32,7 @@ mod batch;
 mod deadline;
 mod door;
 mod farewell;
+mod gate;
 mod oldest;
 mod reception;
 mod replication;

@@ -240,16 +240,15 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[auth]\ntype = \"hba\"",
-        "2: [auth] type: not supported yet: use scram-sha-256",
+        "2: [auth] type: hba needs hba_file",
     ),
     (
-        "[auth]\nhba_file = \"pg_hba.conf\"",
-        "2: [auth] hba_file: not supported yet: leave it out; restrict access by listen and a \
-         firewall",
+        "[auth]\nident_file = \"/nowhere/at/all\"",
+        "2: [auth] ident_file: cannot read /nowhere/at/all: No such file or directory (os error 2)",
     ),
     (
-        "[auth]\nquery = \"SELECT 1\"",
-        "2: [auth] query: not supported yet: leave it out; list the users in [users] or auth.file",
+        "[auth]\nquery = \"SELECT $1\"",
+        "2: [auth] query: needs auth.user, who runs it",
     ),
 ];
 
@@ -292,7 +291,7 @@ const ODD: &[(&str, &str)] = &[
     ),
     (
         "[auth]\nuser = \"pooler_auth\"",
-        "7: [auth] user: not in effect yet: users are not looked up",
+        "7: [auth] user: looks nobody up without auth.query",
     ),
     (
         "[clusters.b]\nhosts = [{ host = \"a\" }, \

@@ -160,9 +160,12 @@ pub(crate) fn auth(section: &Section, directory: &Path) -> Auth {
         file: values.file("file", directory),
         hba_file: values.file("hba_file", directory),
         ident_file: values.file("ident_file", directory),
+        map: values.optional_text("map"),
         user: values.optional_text("user"),
         query: values.optional_text("query"),
         dbname: values.text("dbname").to_owned(),
+        cache_time: values.timeout("cache_time").unwrap_or_default(),
+        lookup_timeout: values.duration("lookup_timeout"),
     }
 }
 

@@ -19,6 +19,7 @@ mod assign;
 mod bound;
 mod build;
 mod error;
+mod hba;
 mod keys;
 mod not_yet;
 mod reader;
@@ -46,6 +47,7 @@ mod tests;
 
 pub use self::assign::AssignError;
 pub use self::error::{ConfigError, Problem};
+pub use self::hba::Hba;
 pub use self::settings::PoolSettings;
 pub use self::show::ShownKey;
 pub use self::types::{
@@ -75,6 +77,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// `[auth]`
     pub auth: Auth,
+    /// The rules and maps of the files that `[auth]` names.
+    pub hba: Hba,
     /// `[tls.client]` and `[tls.server]`
     pub tls: Tls,
     /// `[metrics]`
@@ -150,6 +154,12 @@ impl Config {
         configured.or_else(|| self.userlist.get(user).and_then(Option::as_ref))
     }
 
+    /// Whether a user of this name may be looked up: `[users]` has no password of it, and the user list
+    /// does not name it. One that is listed with an empty secret has none.
+    pub fn may_look_up(&self, user: &str) -> bool {
+        self.secret(user).is_none() && !self.userlist.contains_key(user)
+    }
+
     /// The databases of `cluster` of which some statements may leave the primary.
     pub fn routed<'a>(&'a self, cluster: &'a Cluster) -> impl Iterator<Item = &'a Database> {
         let here = self
@@ -212,6 +222,7 @@ impl Config {
         };
         let auth = build::auth(&document.auth, directory);
         let userlist = read_userlist(&auth, &document.auth, problems);
+        let hba = hba::read(&auth, &document.auth, problems);
         let clusters = document.clusters.iter();
         let databases = document.databases.iter();
         let users = document.users.iter();
@@ -233,6 +244,7 @@ impl Config {
                 .map(|(x, s)| (x.clone(), build::user(x, s, directory, problems)))
                 .collect(),
             auth,
+            hba,
             tls: Tls {
                 client: build::tls_side(&document.tls_client, directory),
                 server: build::tls_side(&document.tls_server, directory),

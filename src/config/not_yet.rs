@@ -1,7 +1,7 @@
 //! Keys whose feature is not built yet. Whoever builds a feature deletes its rows.
 //!
-//! At its default such a key is silent. Otherwise it is a warning, or an error where ignoring it
-//! would leave a door open that the operator believes closed.
+//! At its default such a key is silent. Otherwise it is a warning. A feature whose absence would leave a
+//! door open that the operator believes closed has no key before it is built.
 
 use super::error::Problems;
 use super::keys::{self, Table};
@@ -15,63 +15,30 @@ struct NotYet {
     key: &'static str,
     /// Which words; empty: every value but the default.
     values: &'static [&'static str],
-    consequence: Consequence,
+    /// What happens instead.
+    instead: &'static str,
 }
 
-/// What the operator is told.
-enum Consequence {
-    /// It may be ignored; says what happens instead.
-    Warn(&'static str),
-    /// It must not be ignored; says what to do instead.
-    Refuse(&'static str),
-}
-
-use Consequence::{Refuse, Warn};
-
-const NO_LOOKUP: &str = "users are not looked up";
-
-const AUTH: &[Table] = &[Table::Auth];
 const LOG: &[Table] = &[Table::Log];
 const TRACING: &[Table] = &[Table::Tracing];
 
 const NOT_YET: &[NotYet] = &[
-    row(AUTH, "type", &["cert", "hba"], Refuse("use scram-sha-256")),
-    row(
-        AUTH,
-        "hba_file",
-        &[],
-        Refuse("leave it out; restrict access by listen and a firewall"),
-    ),
-    row(AUTH, "ident_file", &[], Warn("it belongs to hba_file")),
-    row(
-        AUTH,
-        "query",
-        &[],
-        Refuse("leave it out; list the users in [users] or auth.file"),
-    ),
-    row(AUTH, "user", &[], Warn(NO_LOOKUP)),
-    row(AUTH, "dbname", &[], Warn(NO_LOOKUP)),
-    row(
-        LOG,
-        "slow_query",
-        &[],
-        Warn("slow statements are not logged"),
-    ),
-    row(LOG, "connections", &[], Warn("logins are not logged")),
-    row(TRACING, "otlp_endpoint", &[], Warn("no spans are sent")),
+    row(LOG, "slow_query", &[], "slow statements are not logged"),
+    row(LOG, "connections", &[], "logins are not logged"),
+    row(TRACING, "otlp_endpoint", &[], "no spans are sent"),
 ];
 
 const fn row(
     tables: &'static [Table],
     key: &'static str,
     values: &'static [&'static str],
-    consequence: Consequence,
+    instead: &'static str,
 ) -> NotYet {
     NotYet {
         tables,
         key,
         values,
-        consequence,
+        instead,
     }
 }
 
@@ -95,10 +62,7 @@ pub(crate) fn report(document: &Document, problems: &mut Problems) {
 fn report_section(section: &Section, problems: &mut Problems) {
     for row in NOT_YET.iter().filter(|row| row.applies(section)) {
         let (line, place) = (section.line_of(row.key), section.place(row.key));
-        match row.consequence {
-            Warn(instead) => problems.warn(line, place, format!("not in effect yet: {instead}")),
-            Refuse(instead) => problems.error(line, place, format!("not supported yet: {instead}")),
-        }
+        problems.warn(line, place, format!("not in effect yet: {}", row.instead));
     }
 }
 

@@ -390,19 +390,30 @@ pub(crate) static KEYS: &[Key] = &[
         Kind::Word(AuthType::CHOICE),
         r#""scram-sha-256""#,
     )
-    .doc("How clients prove who they are. trust only where nobody else can connect."),
+    .doc(
+        "How clients prove who they are. trust only where nobody else can connect; cert: by a \
+             certificate with their name; hba: as the first line of hba_file says that fits.",
+    ),
     key(AUTH, "file", Kind::File, r#""""#)
         .doc("Users and their secrets, in PgBouncer's format: \"userlist.txt\"."),
     key(AUTH, "hba_file", Kind::File, r#""""#)
-        .doc("Who may connect from where and how, in PostgreSQL's format: \"pg_hba.conf\"."),
+        .doc(
+            "Who may connect from where and how, in PostgreSQL's format: \"pg_hba.conf\". For type hba.",
+        ),
     key(AUTH, "ident_file", Kind::File, r#""""#)
-        .doc("Maps of user names for hba_file, in PostgreSQL's format: \"pg_ident.conf\"."),
+        .doc("Maps of user names for cert and peer, in PostgreSQL's format: \"pg_ident.conf\"."),
+    key(AUTH, "map", text("none"), r#""""#)
+        .doc("With type cert: the map of ident_file that says which users a certificate's common name may be."),
     key(AUTH, "user", text("no look-up"), r#""""#)
-        .doc("Who runs query; a user that may do nothing else."),
+        .doc(
+            "Who runs query; a user that may do nothing else. Its password: from [users] or file.",
+        ),
     key(AUTH, "query", text("no look-up"), r#""""#).doc(
-        "Looks up the secret of a user that is in neither [users] nor file: \"SELECT rolname, \
+        "Looks up the secret of a user of whom neither [users] nor file has one: \"SELECT rolname, \
              CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM \
-             pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin\".",
+             pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin\". It runs with search_path \
+             pg_catalog: name the schema of anything else. The console asks no server: its users are \
+             listed.",
     ),
     key(
         AUTH,
@@ -412,7 +423,22 @@ pub(crate) static KEYS: &[Key] = &[
         },
         r#""postgres""#,
     )
-    .doc("The database that query runs in."),
+    .doc("The database that query runs in, on the cluster of the database that a client asks for."),
+    key(
+        AUTH,
+        "cache_time",
+        Kind::Duration {
+            zero: Some("at every login"),
+        },
+        r#""60s""#,
+    )
+    .doc(
+        "How long what query said is believed; that there is no such user, 5 s at most. A password \
+             that was changed, or has expired, lets nobody in for longer. A login that fails has it \
+             asked again.",
+    ),
+    key(AUTH, "lookup_timeout", DURATION, r#""5s""#)
+        .doc("How long query may take, connecting included. Lower it where clients give up sooner."),
     // TLS.
     key(TLS, "mode", Kind::Word(TlsMode::CHOICE), r#""prefer""#).doc(
         "How much TLS is asked for. Toward servers as libpq's sslmode. Toward clients as PgBouncer's \

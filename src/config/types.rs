@@ -268,12 +268,18 @@ pub struct Auth {
     pub hba_file: Option<PathBuf>,
     /// In the format of PostgreSQL's `pg_ident.conf`.
     pub ident_file: Option<PathBuf>,
+    /// The map for `cert`.
+    pub map: Option<String>,
     /// Who runs `query`.
     pub user: Option<String>,
     /// Looks up users that are not in the file.
     pub query: Option<String>,
     /// Where `query` runs.
     pub dbname: String,
+    /// How long an answer to `query` is good for; zero: for one login.
+    pub cache_time: Duration,
+    /// How long `query` may take.
+    pub lookup_timeout: Duration,
 }
 
 /// `[tls.client]` and `[tls.server]`.

@@ -7,6 +7,7 @@ use pooler_protocol::auth::Secret;
 
 use super::Config;
 use super::error::Problems;
+use super::hba;
 use super::keys;
 use super::not_yet;
 use super::reader::Document;
@@ -247,6 +248,8 @@ fn check_pool_sizes(document: &Document, problems: &mut Problems) {
 
 fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
     let section = &document.auth;
+    check_lookup(config, section, problems);
+    hba::check(config, section, problems);
     let (line, place) = (section.line_of("type"), section.place("type"));
     if config.auth.kind == AuthType::Trust {
         let open = config.pooler.listen.iter().find(
@@ -258,7 +261,8 @@ fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
         }
         return;
     }
-    if !config.knows_a_secret() && config.auth.query.is_none() {
+    let asks_for_secrets = !matches!(config.auth.kind, AuthType::Cert | AuthType::Hba);
+    if asks_for_secrets && !config.knows_a_secret() && config.auth.query.is_none() {
         let message = "nobody can log in: add users to [users] or name a user list in auth.file";
         problems.warn(line, place, message);
     }
@@ -280,6 +284,41 @@ fn check_auth(config: &Config, document: &Document, problems: &mut Problems) {
                 message,
             );
         }
+    }
+}
+
+/// Who looks users up needs something to ask, and a way in.
+fn check_lookup(config: &Config, section: &Section, problems: &mut Problems) {
+    let auth = &config.auth;
+    let mut report = |key: &str, message: &str, fatal: bool| {
+        let (line, place) = (section.line_of(key), section.place(key));
+        match fatal {
+            true => problems.error(line, place, message),
+            false => problems.warn(line, place, message),
+        }
+    };
+    match (&auth.user, &auth.query) {
+        (None, Some(_)) => report("query", "needs auth.user, who runs it", true),
+        (Some(_), None) if auth.kind != AuthType::Hba => {
+            report("user", "looks nobody up without auth.query", false);
+        }
+        (Some(user), _) if config.secret(user).is_none() => {
+            let message = format!(
+                "no password is known of {user:?}; add it to [users] or auth.file, unless the hosts ask \
+                 for none"
+            );
+            report("user", &message, false);
+        }
+        _ => {}
+    }
+    if auth
+        .query
+        .as_ref()
+        .is_some_and(|query| !query.contains("$1"))
+    {
+        let message =
+            "does not mention $1, the name of the user; every user would get the same answer";
+        report("query", message, true);
     }
 }
 

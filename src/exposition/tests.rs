@@ -28,6 +28,7 @@ fn registry() -> Arc<Registry> {
     let commons = Arc::new(Commons {
         interners: Interners::new(1 << 20),
         couriers: (0..workers).map(|_| unbounded_channel().0).collect(),
+        beside: None,
     });
     Registry::new(config, crate::tls::Tls::none(), commons)
 }

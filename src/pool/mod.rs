@@ -180,6 +180,8 @@ pub struct Commons {
     pub interners: Interners,
     /// One for each worker.
     pub couriers: Vec<Courier>,
+    /// Where that is run which no worker waits for; none: nothing is.
+    pub beside: Option<tokio::runtime::Handle>,
 }
 
 /// A counter that has a cache line to itself.

@@ -35,6 +35,8 @@ const LOGIN_LEN_MAX: usize = 256 * 1024;
 pub struct Credentials {
     /// From the configuration.
     secret: Option<Secret>,
+    /// What was looked up of a user that the configuration has no secret of, when its last client came.
+    found: Mutex<Option<Secret>>,
     /// From the last client that proved itself by SCRAM, or derived from the secret: deriving takes
     /// milliseconds of a core, so it is done once and not for each connection.
     keys: Mutex<Option<ScramKeys>>,
@@ -46,15 +48,30 @@ impl Credentials {
     pub fn new(secret: Option<Secret>) -> Self {
         Self {
             secret,
+            found: Mutex::default(),
             keys: Mutex::default(),
         }
+    }
+
+    /// Notes what was looked up of the user.
+    pub fn learn_from_lookup(&self, found: &Secret) {
+        let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.as_ref().is_some_and(|known| known.is_same(found)) {
+            *known = Some(found.clone());
+        }
+    }
+
+    /// From the configuration, or else from the last look-up.
+    fn secret(&self) -> Option<Secret> {
+        let found = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        self.secret.clone().or_else(|| found().clone())
     }
 
     /// Notes the keys of a client's SCRAM login: enough to log in as this user where the server has
     /// the same verifier. With a plain password the keys are derived for the server's own salt, and
     /// those of a client would only take their place.
     pub fn learn_from_client(&self, keys: &ScramKeys) {
-        if !matches!(self.secret, Some(Secret::Plain(_))) {
+        if !matches!(self.secret(), Some(Secret::Plain(_))) {
             self.learn(keys.clone());
         }
     }
@@ -74,6 +91,9 @@ impl Credentials {
         };
         if let Some(keys) = old.learnt().filter(|_| same) {
             self.learn(keys);
+        }
+        if same && let Some(found) = &*old.found.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.learn_from_lookup(found);
         }
     }
 
@@ -213,13 +233,13 @@ impl Talk {
                 }
                 AuthRequest::Ok => return Ok(()),
                 AuthRequest::CleartextPassword => {
-                    let Some(Secret::Plain(password)) = &target.credentials.secret else {
+                    let Some(Secret::Plain(password)) = target.credentials.secret() else {
                         return Err(self.no_credentials("a cleartext password", "plain password"));
                     };
                     self.send_password(password.as_bytes()).await?;
                 }
                 AuthRequest::Md5Password { salt } => {
-                    let secret = target.credentials.secret.as_ref();
+                    let secret = target.credentials.secret();
                     let answer = secret.and_then(|s| s.md5_response(target.user, salt));
                     let Some(answer) = answer else {
                         return Err(
@@ -286,7 +306,7 @@ impl Talk {
         if let Some(keys) = target.credentials.known_keys(&salt, iterations) {
             return Ok(keys);
         }
-        let Some(Secret::Plain(password)) = target.credentials.secret.clone() else {
+        let Some(Secret::Plain(password)) = target.credentials.secret() else {
             return Err(self.no_credentials(
                 "SCRAM-SHA-256",
                 "plain password (or the same verifier as the server, and a client that logged in \

@@ -16,6 +16,8 @@ use x509_cert::time::Time;
 pub struct PeerCertificate {
     /// The last common name of the subject: the most specific one.
     pub common_name: Option<String>,
+    /// The whole subject, as RFC 2253 writes it: the most specific part first.
+    pub subject: String,
     /// Alternative names: of hosts, and of people's mailboxes.
     pub alternative_names: Vec<String>,
     /// Whether a host's name is among them: then the common name is none.
@@ -28,7 +30,10 @@ impl PeerCertificate {
     pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(certificate).ok()?;
         let tbs = certificate.tbs_certificate();
-        let mut peer = Self::default();
+        let mut peer = Self {
+            subject: tbs.subject().to_string(),
+            ..Self::default()
+        };
         for attribute in tbs.subject().iter() {
             if attribute.oid == COMMON_NAME {
                 let value = std::str::from_utf8(attribute.value.value()).ok();

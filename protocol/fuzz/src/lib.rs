@@ -2,6 +2,7 @@
 //! does not hold. `protocol/tests/fuzz_targets.rs` runs them, too, on bytes that a seed decides.
 
 pub mod frames;
+pub mod hba;
 pub mod ledger;
 pub mod messages;
 pub mod route;

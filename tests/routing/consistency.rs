@@ -98,6 +98,10 @@ fn reads_are_back_on_replicas_within_two_looks_after_these_have_caught_up() {
         wait_until("reads are on replicas", || {
             scene.place(&wire.one(PORT)) != "primary"
         });
+        eprintln!(
+            "reads on replicas {:?} after these caught up",
+            caught_up.elapsed()
+        );
         // Looks are 100 ms apart here; the bound is generous for a busy machine.
         assert!(
             caught_up.elapsed() < Duration::from_secs(2),

@@ -1,6 +1,6 @@
 //! `pg_hba.conf` and `pg_ident.conf`: who may connect from where and how, and under which name.
 //!
-//! Files are tokens ([`tokens`]), tokens are rules ([`rule`]) and maps ([`ident`]). Nothing here reads a
+//! Files are tokens (`tokens`), tokens are rules (`rule`) and maps (`ident`). Nothing here reads a
 //! file or asks anybody: included files come through [`Files`], and what a decision depends on beyond
 //! the connection itself ([`Facts`]) is asked for with a [`Need`]. The first rule that fits decides.
 //!

@@ -2,7 +2,7 @@
 //!
 //! Settings are in the file already; this is what follows from them: who can connect where, how
 //! many connections PostgreSQL may see at most and what bounds them, and whether this machine
-//! allows as many. Nothing here opens a connection.
+//! allows as many. Nothing here opens a connection, save [`connect`].
 
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ use crate::config::{
     ReadConsistency, Route, Routing, TlsMode, TlsNegotiation, TlsSide, counted, show_duration,
     show_size,
 };
+
+mod connect;
+
+pub use connect::connect;
 
 /// Files that the pooler needs besides clients and servers: listeners, log, event queues, name
 /// look-ups, scrapes of the metrics.
@@ -172,6 +176,11 @@ fn describe_server_tls(side: &TlsSide) -> String {
 fn describe_auth(config: &Config) -> String {
     if config.auth.kind == AuthType::Trust {
         return "trust: nobody is asked for a password".to_owned();
+    }
+    if config.auth.kind == AuthType::Hba {
+        let rules = config.hba.rules.all().len();
+        let file = config.auth.hba_file.as_deref().unwrap_or("".as_ref());
+        return format!("hba; {} in {}", counted(rules, "rule"), file.display());
     }
     let known = config
         .user_names()

@@ -99,6 +99,16 @@ impl Refusal {
         )
     }
 
+    /// Too many logins of this user from this address have failed, or of anybody.
+    #[must_use]
+    pub fn too_many_failures(user: &str) -> Self {
+        Self::fatal(
+            "53300",
+            format!("too many failed logins of user \"{user}\" from this address"),
+        )
+        .hint("Wait, and use the right password; see auth.max_login_failures.")
+    }
+
     /// No rule lets the client in, or one keeps it out.
     #[must_use]
     pub fn by_rules(why: String) -> Self {
@@ -414,6 +424,16 @@ impl LoginError {
             Self::Refused { .. } | Self::Timeout { .. } | Self::Protocol { .. } => {
                 Outlook::Temporary
             }
+        }
+    }
+
+    /// Whether another secret could have been let in.
+    #[must_use]
+    pub fn is_about_secret(&self) -> bool {
+        match self {
+            Self::NoCredentials { .. } => true,
+            Self::Refused { sqlstate, .. } => sqlstate == "28P01",
+            _ => false,
         }
     }
 

@@ -28,6 +28,9 @@ enum Command {
     },
     /// Parse a configuration, validate it, and print what it means.
     Check {
+        /// Log in everywhere, too, and say where that fails: exit code 1.
+        #[arg(long)]
+        connect: bool,
         /// The configuration.
         config: PathBuf,
     },
@@ -39,11 +42,7 @@ enum Command {
     },
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is what a command line is for"
-)]
+#[expect(clippy::print_stderr, reason = "this is what a command line is for")]
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config } => match pooler::run(&config) {
@@ -56,23 +55,7 @@ fn main() -> ExitCode {
                 })
             }
         },
-        Command::Check { config } => match Config::load(&config) {
-            Ok(config) => {
-                print!("{}", pooler::check::describe(&config));
-                // What it means stands there; a file that is of no use is an error all the same.
-                match pooler::tls::Tls::load(&config.tls, None) {
-                    Ok(_) => ExitCode::SUCCESS,
-                    Err(e) => {
-                        eprintln!("{e}");
-                        ExitCode::from(2)
-                    }
-                }
-            }
-            Err(e) => {
-                eprintln!("{e}");
-                ExitCode::from(2)
-            }
-        },
+        Command::Check { config, connect } => check(&config, connect),
         Command::Demo { stop_after } => {
             let options = pooler::demo::Options {
                 stop_after: stop_after.map(std::time::Duration::from_secs),
@@ -85,6 +68,43 @@ fn main() -> ExitCode {
                     ExitCode::FAILURE
                 }
             }
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is what a command line is for"
+)]
+fn check(path: &std::path::Path, connect: bool) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("{e}");
+            return ExitCode::from(2);
+        }
+    };
+    print!("{}", pooler::check::describe(&config));
+    // What it means stands there; a file that is of no use is an error all the same.
+    let tls = match pooler::tls::Tls::load(&config.tls, None) {
+        Ok(tls) => tls,
+        Err(e) => {
+            eprintln!("{e}");
+            return ExitCode::from(2);
+        }
+    };
+    if !connect {
+        return ExitCode::SUCCESS;
+    }
+    match pooler::check::connect(&config, &tls) {
+        Ok((text, failed)) => {
+            print!("{text}");
+            ExitCode::from(u8::from(failed > 0))
+        }
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pooler_protocol::auth::Verifier;
 
 use crate::cluster::{Change, Cluster, ReplicaOf};
-use crate::config::{Config, Database, PoolMode, PoolSettings, Routing};
+use crate::config::{Config, Database, PoolMode, PoolSettings, Routing, SecretFile};
 use crate::error::Refusal;
 use crate::log::Seldom;
 use crate::lookup::{self, Lookup};
@@ -21,11 +21,13 @@ use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters, liveness};
 use crate::server::catalogue;
-use crate::server::login::Credentials;
+use crate::server::login::{Credentials, Reread};
 use crate::tls::Tls;
 
+mod attempts;
 mod gates;
 
+pub use attempts::Attempts;
 pub use gates::{Closed, Gates};
 
 /// One configuration and what was made of it.
@@ -122,6 +124,8 @@ pub struct Registry {
     pub sessions: AtomicUsize,
     /// Logins.
     pub logins: LoginCounts,
+    /// Logins that failed lately.
+    pub attempts: Attempts,
     /// Reloads.
     pub reloads: ReloadCounts,
     /// Random, so that a mock login of an unknown user looks the same each time.
@@ -155,6 +159,7 @@ impl Registry {
             clients,
             sessions: AtomicUsize::new(0),
             logins: LoginCounts::default(),
+            attempts: Attempts::default(),
             reloads: ReloadCounts::default(),
             mock_secret: rand::random(),
             commons,
@@ -347,7 +352,8 @@ impl Registry {
             let key = LimitKey::PoolServers(key.database.clone(), key.user.clone());
             limits.push(self.limit(key, Some(size)));
         }
-        let credentials = Credentials::new(login.secret.cloned());
+        let file = config.server_secret_file(configured, client_user);
+        let credentials = Credentials::new(login.secret.cloned()).with_reread(rereading(file));
         if let Some(old) = old {
             credentials.inherit(&old.recipe.credentials);
         }
@@ -364,7 +370,7 @@ impl Registry {
                     None => Arc::clone(cluster) as Arc<dyn Locate>,
                 },
                 dbname: configured.dbname(&key.database).to_owned(),
-                credentials,
+                credentials: Arc::new(credentials),
                 catalogue: routes.then(|| {
                     let dbname = configured.dbname(&key.database);
                     self.database(&configured.cluster, dbname)
@@ -568,7 +574,7 @@ fn lookup_on(
     let user = auth.user.clone()?;
     let recipe = lookup::Recipe {
         cluster: Arc::clone(cluster),
-        credentials: Credentials::new(config.secret(&user).cloned()),
+        credentials: credentials_of(config, &user),
         user,
         dbname: auth.dbname.clone(),
         query: auth.query.clone(),
@@ -579,4 +585,15 @@ fn lookup_on(
         timeout: auth.lookup_timeout,
     };
     Some(Lookup::new(recipe, runtime))
+}
+
+/// What proves to servers that the pooler is `user`, for purposes of its own.
+#[must_use]
+pub fn credentials_of(config: &Config, user: &str) -> Arc<Credentials> {
+    let credentials = Credentials::new(config.secret(user).cloned());
+    Arc::new(credentials.with_reread(rereading(config.secret_file(user))))
+}
+
+fn rereading(file: Option<SecretFile>) -> Option<Reread> {
+    file.map(|file| -> Reread { Box::new(move || file.read()) })
 }

@@ -20,9 +20,8 @@ use crate::exposition;
 use crate::listener;
 use crate::log::OneLine;
 use crate::pool::{Commons, liveness};
-use crate::registry::Registry;
+use crate::registry::{Registry, credentials_of};
 use crate::server::Interners;
-use crate::server::login::Credentials;
 use crate::shutdown::{Ask, Signals};
 use crate::tls::{Tls, TlsError};
 use crate::worker::{self, Parts};
@@ -302,7 +301,7 @@ impl Fleet {
                 cluster,
                 config,
                 Access {
-                    credentials: Credentials::new(current.config.secret(user).cloned()),
+                    credentials: credentials_of(&current.config, user),
                     tls: Arc::clone(&current.tls.server),
                     liveness: liveness(&current.config.pooler.defaults),
                 },

@@ -236,7 +236,7 @@ async fn logged_in(interners: &Interners) -> (Server, TcpStream) {
         },
         database: "postgres",
         user: "postgres",
-        credentials: &Credentials::new(None),
+        credentials: &std::sync::Arc::new(Credentials::new(None)),
         parameters: &[],
         liveness: NO_LIVENESS,
         tls: pooler::tls::Connector::never(),

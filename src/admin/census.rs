@@ -17,6 +17,8 @@ pub struct View {
     pub servers: Vec<ServerLine>,
     /// The statement that is asked about, if one is.
     pub asked: String,
+    /// What the command was given.
+    pub words: Vec<String>,
 }
 
 impl View {

@@ -110,6 +110,14 @@ pub(super) static COMMANDS: &[Command] = &[
         does: Does::Show(&show::EXPLAIN, Nobody),
         help: "where a statement would go in each database, and why",
     },
+    Command {
+        name: "EXPLAIN LOGIN",
+        takes: "user db [address[+tls]|local]",
+        arity: 2..=3,
+        rank: Rank::Stats,
+        does: Does::Show(&show::LOGIN, Nobody),
+        help: "which rule decides about a client, and where secrets come from",
+    },
     act("SHOW FDS", "", 0, 0, Admin, Verb::ShowFds, "not supported"),
     show(
         "SHOW HOSTS",
@@ -453,6 +461,7 @@ mod tests {
         for command in COMMANDS {
             let text = match command.name {
                 EXPLAIN => "EXPLAIN ROUTE SELECT 1",
+                "EXPLAIN LOGIN" => "EXPLAIN LOGIN a b",
                 name => name,
             };
             let stranger = read(text, Rank::Stranger).err().expect(text);

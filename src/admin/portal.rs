@@ -85,6 +85,7 @@ impl Request {
                 Does::Show(sheet, scope) => {
                     let mut view = desk.look(*scope).await;
                     view.asked = given.arguments.concat();
+                    view.words.clone_from(&given.arguments);
                     if rank < Rank::Admin {
                         view.hide_texts(HIDDEN);
                     }

@@ -11,7 +11,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pooler_protocol::auth::{
@@ -69,7 +69,7 @@ impl Authenticated {
         }
         let credentials = &pool.plan().recipe.credentials;
         if let Some(found) = &self.found {
-            credentials.learn_from_lookup(found.secret());
+            let _news = credentials.learn_from_lookup(found.secret());
         }
         if let Some(keys) = &self.keys {
             credentials.learn_from_client(keys);
@@ -270,7 +270,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     let current = hub.registry.current();
     if is_console {
         // Nothing is taken from the clients: who is to look after a full pooler must get in.
-        let proof = prove(hub, &current, talk, &startup).await?;
+        let proof = prove_in_turn(hub, &current, talk, &startup).await?;
         if !current.config.is_stats(proof.user()) {
             return Err(Refusal::no_operator(proof.user()).into());
         }
@@ -286,7 +286,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
             return Err(Refusal::too_many_clients("max_client_conn", max).into());
         }
     }
-    let proof = prove(hub, &current, talk, &startup).await?;
+    let proof = prove_in_turn(hub, &current, talk, &startup).await?;
     auth::encode_authentication_ok(&mut talk.out);
     if hub.registry.is_disabled(startup.database()) {
         return Err(Refusal::disabled(startup.database()).into());
@@ -386,6 +386,33 @@ async fn cancel(hub: &Rc<Hub>, process_id: i32, key: &[u8]) {
         }
     })
     .await;
+}
+
+/// As [`prove`], after a wait if too many such logins have failed.
+async fn prove_in_turn(
+    hub: &Rc<Hub>,
+    current: &Arc<Current>,
+    talk: &mut Talk,
+    startup: &Startup,
+) -> Result<Authenticated, ClientLoginError> {
+    let (user, address) = (startup.user(), talk.peer.ip());
+    let attempts = &hub.registry.attempts;
+    let free = current.config.auth.max_login_failures.count();
+    match attempts.begin(address, user, free, Instant::now()) {
+        Some(Duration::ZERO) => {}
+        // A timer, which nothing else on a worker has: only who failed often waits for one.
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => return Err(Refusal::too_many_failures(user).into()),
+    }
+    let proven = prove(hub, current, talk, startup).await;
+    match &proven {
+        Ok(_) => attempts.passed(address, user),
+        Err(ClientLoginError::Refused(refusal)) if refusal.sqlstate.starts_with("28") => {
+            attempts.failed(address, user, Instant::now());
+        }
+        Err(_) => {}
+    }
+    proven
 }
 
 async fn prove(

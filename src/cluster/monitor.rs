@@ -53,7 +53,7 @@ const HURRY: u32 = 5;
 #[derive(Debug)]
 pub struct Access {
     /// The proof.
-    pub credentials: Credentials,
+    pub credentials: Arc<Credentials>,
     /// How its connections are encrypted.
     pub tls: Arc<Connector>,
     /// Socket options.

@@ -165,6 +165,7 @@ pub(crate) fn auth(section: &Section, directory: &Path) -> Auth {
         query: values.optional_text("query"),
         dbname: values.text("dbname").to_owned(),
         cache_time: values.timeout("cache_time").unwrap_or_default(),
+        max_login_failures: values.limit("max_login_failures"),
         lookup_timeout: values.duration("lookup_timeout"),
     }
 }

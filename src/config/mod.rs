@@ -23,6 +23,7 @@ mod hba;
 mod keys;
 mod not_yet;
 mod reader;
+mod reread;
 mod section;
 mod settings;
 mod show;
@@ -48,6 +49,7 @@ mod tests;
 pub use self::assign::AssignError;
 pub use self::error::{ConfigError, Problem};
 pub use self::hba::Hba;
+pub use self::reread::SecretFile;
 pub use self::settings::PoolSettings;
 pub use self::show::ShownKey;
 pub use self::types::{

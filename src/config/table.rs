@@ -437,6 +437,11 @@ pub(crate) static KEYS: &[Key] = &[
              that was changed, or has expired, lets nobody in for longer. A login that fails has it \
              asked again.",
     ),
+    key(AUTH, "max_login_failures", count("logins", Some("no limit")), "10").doc(
+        "Failed logins of one user from one address, and ten times as many of all users from there, \
+             before each further one has to wait: 0.1 s, then twice as long each time, 10 s at most. The \
+             right password ends it. Raise it where many applications share an address.",
+    ),
     key(AUTH, "lookup_timeout", DURATION, r#""5s""#)
         .doc("How long query may take, connecting included. Lower it where clients give up sooner."),
     // TLS.

@@ -278,6 +278,8 @@ pub struct Auth {
     pub dbname: String,
     /// How long an answer to `query` is good for; zero: for one login.
     pub cache_time: Duration,
+    /// Failed logins of one user from one address before further ones are delayed.
+    pub max_login_failures: Limit,
     /// How long `query` may take.
     pub lookup_timeout: Duration,
 }

@@ -50,6 +50,9 @@ const DOWN_FOR: Duration = Duration::from_millis(500);
 /// How long the same failure is not logged again.
 const SAID_FOR: Duration = Duration::from_secs(60);
 
+/// Bytes of a name that is asked for: PostgreSQL's own are shorter, and strangers' are remembered.
+const NAME_LEN_MAX: usize = 256;
+
 /// Roles that a user may be a member of; more are not read.
 const ROLES_MAX: u32 = 10_000;
 
@@ -136,7 +139,7 @@ pub struct Recipe {
     /// `auth.query`; without one, only memberships are asked for.
     pub query: Option<String>,
     /// What proves that the pooler is `user`.
-    pub credentials: Credentials,
+    pub credentials: Arc<Credentials>,
     /// How its connections are encrypted.
     pub tls: Arc<Connector>,
     /// Socket options.
@@ -256,6 +259,9 @@ impl Lookup {
         V: Clone + Send + Sync + 'static,
         F: Future<Output = Result<Option<V>, LookupError>> + Send + 'static,
     {
+        if name.len() > NAME_LEN_MAX {
+            return Ok((None, Instant::now()));
+        }
         let mut answer = match answers(self).find(name, Instant::now()) {
             Step::Known(known) => return Ok(known),
             Step::Full => return Err(self.log(LookupError::Busy)),

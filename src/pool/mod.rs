@@ -111,7 +111,7 @@ pub struct Recipe {
     /// Database on the server.
     pub dbname: String,
     /// The proof.
-    pub credentials: Credentials,
+    pub credentials: Arc<Credentials>,
     /// What is known of the functions of the database, if statements are routed by it.
     pub catalogue: Option<Arc<Database>>,
     /// How connections are encrypted.

@@ -7,7 +7,7 @@
 //! caller sets the deadline; dropped midway, the connection is closed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -31,15 +31,26 @@ const MESSAGE_LEN_MAX: usize = 64 * 1024;
 const LOGIN_LEN_MAX: usize = 256 * 1024;
 
 /// What proves to a server who the pooler is.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Credentials {
     /// From the configuration.
     secret: Option<Secret>,
-    /// What was looked up of a user that the configuration has no secret of, when its last client came.
-    found: Mutex<Option<Secret>>,
+    /// What took its place since: looked up, where the configuration has none, or read again.
+    later: Mutex<Option<Secret>>,
+    /// Reads the secret again from where it came from. Blocking.
+    reread: Option<Reread>,
     /// From the last client that proved itself by SCRAM, or derived from the secret: deriving takes
     /// milliseconds of a core, so it is done once and not for each connection.
     keys: Mutex<Option<ScramKeys>>,
+}
+
+/// Reads a secret again; nothing if there is none there.
+pub type Reread = Box<dyn Fn() -> Option<Secret> + Send + Sync>;
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(..)")
+    }
 }
 
 impl Credentials {
@@ -48,23 +59,46 @@ impl Credentials {
     pub fn new(secret: Option<Secret>) -> Self {
         Self {
             secret,
-            found: Mutex::default(),
+            later: Mutex::default(),
+            reread: None,
             keys: Mutex::default(),
         }
     }
 
-    /// Notes what was looked up of the user.
-    pub fn learn_from_lookup(&self, found: &Secret) {
-        let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.as_ref().is_some_and(|known| known.is_same(found)) {
-            *known = Some(found.clone());
-        }
+    /// The same, whose secret can be read again when a server refuses it.
+    #[must_use]
+    pub fn with_reread(mut self, reread: Option<Reread>) -> Self {
+        self.reread = reread;
+        self
     }
 
-    /// From the configuration, or else from the last look-up.
+    /// Notes what was looked up of the user; whether that is news.
+    pub fn learn_from_lookup(&self, found: &Secret) -> bool {
+        let known = self.secret();
+        let news = !known.is_some_and(|known| known.is_same(found));
+        if news {
+            *lock(&self.later) = Some(found.clone());
+        }
+        news
+    }
+
+    /// Reads the secret again; whether it is another than that which was refused. Dropped midway,
+    /// nothing has changed.
+    async fn renew(self: &Arc<Self>) -> bool {
+        if self.reread.is_none() {
+            return false;
+        }
+        let this = Arc::clone(self);
+        let read =
+            tokio::task::spawn_blocking(move || this.reread.as_ref().and_then(|read| read()));
+        let fresh = read.await.ok().flatten();
+        fresh.is_some_and(|fresh| self.learn_from_lookup(&fresh))
+    }
+
+    /// From the configuration, unless something took its place.
     fn secret(&self) -> Option<Secret> {
-        let found = || self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        self.secret.clone().or_else(|| found().clone())
+        let later = lock(&self.later).clone();
+        later.or_else(|| self.secret.clone())
     }
 
     /// Notes the keys of a client's SCRAM login: enough to log in as this user where the server has
@@ -92,8 +126,8 @@ impl Credentials {
         if let Some(keys) = old.learnt().filter(|_| same) {
             self.learn(keys);
         }
-        if same && let Some(found) = &*old.found.lock().unwrap_or_else(PoisonError::into_inner) {
-            self.learn_from_lookup(found);
+        if same && let Some(later) = &*lock(&old.later) {
+            let _news = self.learn_from_lookup(later);
         }
     }
 
@@ -110,6 +144,10 @@ impl Credentials {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Where to log in, and as whom.
 #[derive(Debug)]
 pub struct Target<'a> {
@@ -120,7 +158,7 @@ pub struct Target<'a> {
     /// User.
     pub user: &'a str,
     /// The proof.
-    pub credentials: &'a Credentials,
+    pub credentials: &'a Arc<Credentials>,
     /// Further startup parameters (`replication`, say).
     pub parameters: &'a [(String, String)],
     /// Socket options.
@@ -140,11 +178,22 @@ pub struct LoginTimes {
     pub login: Duration,
 }
 
-/// Logs in.
+/// Logs in. A secret that a server refuses is read again from its file, and tried once more if it is
+/// another by now: while a password is changed, the old and the new one both get in.
 ///
 /// # Errors
 /// [`LoginError`]: which says whether to try again.
 pub async fn login(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
+    match login_once(target).await {
+        Err(why) if why.is_about_secret() && target.credentials.renew().await => {
+            tracing::info!(user = %target.user, "the password was read again: {why}");
+            login_once(target).await
+        }
+        done => done,
+    }
+}
+
+async fn login_once(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
     let way = target.tls.first_way(&target.address);
     match login_by(way, target).await {
         Err(why) => match target.tls.second_way(way, &why, &target.address) {

@@ -9,7 +9,9 @@ mod support;
 #[allow(dead_code, reason = "the rest of it is for other tests")]
 mod certs;
 
+mod attempts;
 mod certificates;
+mod legs;
 mod lookup;
 mod rules;
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 mod config;
+mod login;
 mod ours;
 mod pools;
 mod process;
@@ -11,6 +12,7 @@ mod sockets;
 mod stats;
 
 pub(super) use config::CONFIG;
+pub(super) use login::LOGIN;
 pub(super) use ours::{PINS, PREPARED, QUEUE};
 pub(super) use pools::{DATABASES, POOLS, USERS};
 pub(super) use process::{DNS_HOSTS, DNS_ZONES, LISTS, MEM, PEER_POOLS, PEERS, STATE, VERSION};

@@ -179,6 +179,8 @@ impl<'a> Judge<'a> {
                     Summary::Unproven(reason)
                 }
                 (Summary::Refused, _) | (_, Summary::Refused) => Summary::Refused,
+                // A block and its first reads, as pgjdbc sends them.
+                (Summary::Begin(mode), Summary::Read) => Summary::Begin(mode),
                 (Summary::Empty, other) | (other, Summary::Empty) => other,
                 _ => Summary::Mixed,
             };

@@ -110,3 +110,25 @@ fn what_a_replica_refuses_is_done_by_the_primary_and_the_client_sees_nothing_of_
     wire.expect("2 D C Z(I)");
     assert_eq!(wire.one("SELECT count(*) FROM t"), "12");
 }
+
+#[test]
+fn a_read_only_block_and_its_first_read_may_come_in_one_batch() {
+    let scene = Scene::on(Hosts::shared(), |b| b);
+    let mut wire = scene.login();
+    let run = |sql: &str| [parse("", sql), bind("", "", &[]), execute("")].concat();
+    let place = |wire: &mut crate::support::Wire, begin: &str| {
+        wire.send(&[run(begin), run(PORT), sync()]);
+        let batch = wire.recv_to_ready();
+        let row = batch.iter().find(|m| m.tag == b'D').expect("a row");
+        let place = scene.place(&row.columns()[0]);
+        assert_eq!(scene.place(&wire.one(PORT)), place, "all of it");
+        wire.rows("COMMIT");
+        place
+    };
+    assert!(matches!(place(&mut wire, "BEGIN READ ONLY"), "a" | "b"));
+    assert_eq!(place(&mut wire, "BEGIN"), "primary");
+    assert_eq!(
+        place(&mut wire, "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"),
+        "primary"
+    );
+}

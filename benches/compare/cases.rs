@@ -98,8 +98,9 @@ impl Case {
 
     fn takes_part(&self, kind: Kind) -> bool {
         match self {
-            Self::Transactions(_) => true,
-            Self::Logins(_) | Self::Large(_) => kind != Kind::Relay,
+            // Its clients' names of statements would be each other's.
+            Self::Transactions(load) => kind != Kind::BarePooler || load.protocol != "prepared",
+            Self::Logins(_) | Self::Large(_) => !matches!(kind, Kind::Relay | Kind::BarePooler),
             Self::Idle { .. } => kind.pools(),
         }
     }

@@ -1,5 +1,5 @@
-//! `make bench`: the pooler beside PgBouncer, HAProxy in TCP mode, a relay that parses nothing and a direct connection, in
-//! one run.
+//! `make bench`: the pooler beside PgBouncer, HAProxy in TCP mode, a relay and a pooler that do no more than they must, and
+//! a direct connection, in one run.
 //!
 //! Every contestant stands before the same PostgreSQL, configured alike, in turns that rotate over several rounds; the
 //! tables hold medians. Comparisons hold within a run: the machine, and what else it does, are the same only there.
@@ -10,6 +10,7 @@
     reason = "the tables are what the program is for"
 )]
 
+mod bare_pooler;
 mod cases;
 mod client;
 mod idle;
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> io::Result<()> {
     if let Some((from, to)) = options.relay() {
         return relay::run(from, to);
+    }
+    if let Some((from, to)) = options.bare_pooler() {
+        return bare_pooler::run(from, to);
     }
     raise_file_limit(options)?;
     let (peers, missing) = peers::found(options);
@@ -160,6 +164,10 @@ fn head(
     );
     head.push(
         "The bare relay parses and pools nothing, and has a server connection for each client: what remains is the kernel's"
+            .to_owned(),
+    );
+    head.push(
+        "The bare pooler knows where a reply ends and nothing else: what remains is the least that pooling costs"
             .to_owned(),
     );
     head.extend(missing.iter().cloned());

@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Be the bare relay, from this port to that one
     #[arg(long, hide = true, value_name = "PORT:PORT")]
     relay: Option<String>,
+    /// Be the bare pooler, from this port to that one
+    #[arg(long, hide = true, value_name = "PORT:PORT")]
+    bare_pooler: Option<String>,
     /// cargo says this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -72,8 +75,12 @@ impl Options {
 
     /// The ports of the bare relay, if this process is to be it.
     pub(crate) fn relay(&self) -> Option<(u16, u16)> {
-        let (from, to) = self.relay.as_ref()?.split_once(':')?;
-        Some((from.parse().ok()?, to.parse().ok()?))
+        ports(self.relay.as_ref()?)
+    }
+
+    /// The ports of the bare pooler, if this process is to be it.
+    pub(crate) fn bare_pooler(&self) -> Option<(u16, u16)> {
+        ports(self.bare_pooler.as_ref()?)
     }
 
     pub(crate) fn pooler(&self) -> Option<PathBuf> {
@@ -88,4 +95,9 @@ impl Options {
         let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md"));
         self.output.clone().or_else(|| whole.then(default))
     }
+}
+
+fn ports(pair: &str) -> Option<(u16, u16)> {
+    let (from, to) = pair.split_once(':')?;
+    Some((from.parse().ok()?, to.parse().ok()?))
 }

@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     HaProxy,
     /// See [`crate::relay`].
     Relay,
+    /// See [`crate::bare_pooler`].
+    BarePooler,
     Direct,
 }
 
@@ -54,6 +56,7 @@ impl Kind {
             Self::PgBouncer => "PgBouncer".to_owned(),
             Self::HaProxy => "HAProxy, TCP".to_owned(),
             Self::Relay => "bare relay".to_owned(),
+            Self::BarePooler => "bare pooler".to_owned(),
             Self::Direct => "direct".to_owned(),
         }
     }
@@ -84,6 +87,7 @@ pub(crate) fn found(options: &Options) -> (Vec<Peer>, Vec<String>) {
         (Kind::PgBouncer, pgbouncer),
         (Kind::HaProxy, haproxy),
         (Kind::Relay, std::env::current_exe().ok()),
+        (Kind::BarePooler, std::env::current_exe().ok()),
         (Kind::Direct, Some(PathBuf::new())),
     ];
     let (mut peers, mut missing) = (Vec::new(), Vec::new());
@@ -103,7 +107,7 @@ impl Peer {
         let argument = match self.kind {
             Kind::Pooler { workers: 1 } | Kind::PgBouncer => "--version",
             Kind::HaProxy => "-v",
-            Kind::Pooler { .. } | Kind::Relay | Kind::Direct => return None,
+            Kind::Pooler { .. } | Kind::Relay | Kind::BarePooler | Kind::Direct => return None,
         };
         let out = Command::new(&self.program).arg(argument).output().ok()?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -131,6 +135,7 @@ impl Peer {
             Kind::Pooler { .. } => command.arg("run").arg(&config),
             Kind::HaProxy => command.args(["-db", "-f"]).arg(&config),
             Kind::Relay => command.args(["--relay", &format!("{port}:{postgres}")]),
+            Kind::BarePooler => command.args(["--bare-pooler", &format!("{port}:{postgres}")]),
             Kind::PgBouncer | Kind::Direct => command.arg(&config),
         };
         command
@@ -153,7 +158,7 @@ impl Peer {
             Kind::Pooler { workers } => pooler_config(port, postgres, workers),
             Kind::PgBouncer => pgbouncer_config(port, postgres, directory)?,
             Kind::HaProxy => haproxy_config(port, postgres),
-            Kind::Relay | Kind::Direct => String::new(),
+            Kind::Relay | Kind::BarePooler | Kind::Direct => String::new(),
         })
     }
 }

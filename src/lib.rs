@@ -1,5 +1,6 @@
 //! A multithreaded PostgreSQL connection pooler. `ARCHITECTURE.md` is the map.
 
+pub mod batch;
 pub mod buffer;
 pub mod cancel;
 pub mod check;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::batch;
 use crate::client::{self, Drain, Errand};
 use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
@@ -117,6 +118,19 @@ fn raise_descriptors(config: &Config) -> RawFd {
     RawFd::try_from(limit - reserve).unwrap_or(RawFd::MAX)
 }
 
+/// Whether the system sends many messages by one call; containers often forbid it.
+fn can_batch_sends() -> bool {
+    match batch::check() {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::info!(
+                "every message is sent by itself, because io_uring is not to be had: {e}"
+            );
+            false
+        }
+    }
+}
+
 /// All workers and what they share.
 struct Fleet {
     registry: Arc<Registry>,
@@ -139,6 +153,7 @@ impl Fleet {
             interners: Interners::new(statement_bytes),
             couriers: pool_couriers,
         });
+        let batch_sends = config.pooler.batch_sends && can_batch_sends();
         let registry = Registry::new(config, commons);
         let mut threads = Vec::with_capacity(workers);
         let door = client::Door::default();
@@ -152,6 +167,7 @@ impl Fleet {
                 client_errands,
                 listeners,
                 door: door.clone(),
+                batch_sends,
                 descriptors,
             })?);
         }

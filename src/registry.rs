@@ -227,17 +227,27 @@ impl Registry {
             let mut pools = lock(&self.pools);
             // A reload since then knows nothing of this pool: make its plan again.
             if Arc::ptr_eq(&current, &self.current()) {
-                let pool = pools.entry(key).or_insert_with_key(|key| {
-                    let commons = Arc::clone(&self.commons);
-                    let pool = Pool::new(key.clone(), plan, commons, trunk.clone(), None);
-                    if self.gates().is_paused(&key.database) {
-                        pool.pause();
-                    }
-                    pool
-                });
+                let pool = pools
+                    .entry(key)
+                    .or_insert_with_key(|key| self.new_pool(key, plan, trunk.clone(), None));
                 return Ok(Arc::clone(pool));
             }
         }
+    }
+
+    /// A pool, paused if its database is.
+    fn new_pool(
+        &self,
+        key: &PoolKey,
+        plan: Plan,
+        trunk: Option<Arc<Pool>>,
+        home: Option<u64>,
+    ) -> Arc<Pool> {
+        let pool = Pool::new(key.clone(), plan, Arc::clone(&self.commons), trunk, home);
+        if self.gates().is_paused(&key.database) {
+            pool.pause();
+        }
+        pool
     }
 
     /// The cluster of a pool's database, if it is still in the configuration.
@@ -274,14 +284,9 @@ impl Registry {
         if !same || home.is_retired() || !Arc::ptr_eq(&current, &self.current()) {
             return None;
         }
-        let pool = pools.entry(key).or_insert_with_key(|key| {
-            let commons = Arc::clone(&self.commons);
-            let pool = Pool::new(key.clone(), plan, commons, None, Some(home.id));
-            if self.gates().is_paused(&key.database) {
-                pool.pause();
-            }
-            pool
-        });
+        let pool = pools
+            .entry(key)
+            .or_insert_with_key(|key| self.new_pool(key, plan, None, Some(home.id)));
         Some(Arc::clone(pool))
     }
 
@@ -359,10 +364,7 @@ impl Registry {
         }
         let routes = settings.routing != Routing::Off && settings.pool_mode != PoolMode::Session;
         let cluster = &current.clusters[&configured.cluster];
-        let replica = key.replica.as_ref().and_then(|replica| {
-            let mut hosts = cluster.hosts().iter();
-            hosts.position(|h| *h.address.to_string() == **replica)
-        });
+        let replica = key.replica.as_deref().and_then(|name| cluster.find(name));
         Plan {
             recipe: Arc::new(Recipe {
                 locate: match replica {
@@ -464,14 +466,11 @@ impl Registry {
             pool.retire();
             return false;
         }
-        let is_host = |replica: &str| {
-            let hosts = new.clusters[&configured.cluster].hosts();
-            hosts.iter().any(|h| h.address.to_string() == replica)
-        };
+        let cluster = &new.clusters[&configured.cluster];
         if key
             .replica
             .as_deref()
-            .is_some_and(|replica| !is_host(replica))
+            .is_some_and(|replica| cluster.find(replica).is_none())
         {
             pool.retire();
             return false;

@@ -159,11 +159,7 @@ impl<'a> Judge<'a> {
         if name.is_empty() && !self.batch.replaces {
             self.batch.leans = true;
         }
-        let statement = match name {
-            b"" => self.statements.unnamed(),
-            name => self.statements.find(name),
-        };
-        statement.map(|statement| part_of_statement(statement, self.routes))
+        named(self.statements, name).map(|statement| part_of_statement(statement, self.routes))
     }
 
     #[inline]
@@ -257,6 +253,16 @@ fn changes_session_alone(text: &[u8]) -> bool {
     words.iter().any(|w| word.eq_ignore_ascii_case(w)) && !text.contains(&b';')
 }
 
+/// The statement of this name; of none, the unnamed one.
+#[inline]
+fn named<'a>(statements: &'a ClientStatements, name: &[u8]) -> Option<&'a Statement> {
+    let statement = match name {
+        b"" => statements.unnamed(),
+        name => statements.find(name),
+    };
+    statement.map(|statement| &**statement)
+}
+
 /// Calls `see` with each text that `batch` runs.
 pub(super) fn each_text(batch: &[u8], statements: &ClientStatements, mut see: impl FnMut(&[u8])) {
     each_message(batch, |tag, body| match tag {
@@ -267,11 +273,8 @@ pub(super) fn each_text(batch: &[u8], statements: &ClientStatements, mut see: im
             }
         }
         tag::BIND => {
-            let named = BindView::read(body).and_then(|view| match view.statement {
-                b"" => statements.unnamed(),
-                name => statements.find(name),
-            });
-            if let Some(statement) = named {
+            let view = BindView::read(body);
+            if let Some(statement) = view.and_then(|view| named(statements, view.statement)) {
                 see(statement.query());
             }
         }

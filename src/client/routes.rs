@@ -111,9 +111,7 @@ impl Routes {
 
     /// The host of a replica's pool.
     pub(super) fn host_of(&self, pool: &LocalPool) -> Option<usize> {
-        let address = pool.shared().key.replica.as_deref()?;
-        let mut hosts = self.cluster.hosts().iter();
-        hosts.position(|host| host.address.to_string() == address)
+        self.cluster.find(pool.shared().key.replica.as_deref()?)
     }
 }
 

@@ -514,6 +514,23 @@ impl Cluster {
         &self.hosts
     }
 
+    /// The number of the host that pools call `name`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.hosts
+            .iter()
+            .position(|h| h.address.to_string() == name)
+    }
+
+    /// The host of a pool: the replica of that name, or the primary.
+    #[must_use]
+    pub fn host_of(&self, replica: Option<&str>) -> Option<&Host> {
+        match replica {
+            Some(name) => self.find(name).map(|at| &self.hosts[at]),
+            None => self.primary(),
+        }
+    }
+
     /// What is known of the primary.
     #[must_use]
     pub fn primary_state(&self) -> PrimaryState {
@@ -545,8 +562,8 @@ impl Cluster {
 
     fn set_state(&self, state: PrimaryState) {
         if state == PrimaryState::Lost {
-            let ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.lost_at.store(ms, Ordering::Relaxed);
+            self.lost_at
+                .store(millis(self.born.elapsed()), Ordering::Relaxed);
         }
         self.state.store(state as u8, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::render::{Series, Snapshot};
 use crate::cluster::watch::{Health, Verdict};
-use crate::cluster::{Cluster, Host, PrimaryState};
+use crate::cluster::{Host, PrimaryState};
 use crate::config::Role;
 use crate::metrics::Why;
 
@@ -85,7 +85,7 @@ pub(super) fn routed(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
         } else {
             Role::Primary
         };
-        let host = cluster.and_then(|cluster| host_of(cluster, pool.host.as_deref()));
+        let host = cluster.and_then(|cluster| cluster.host_of(pool.host.as_deref()));
         let datacenter = host.map_or("", |host| &*host.datacenter);
         for (why, count) in Why::all().zip(pool.totals.routed).filter(|(_, n)| *n > 0) {
             let mut labels = vec![("database", &*pool.database), ("user", &*pool.user)];
@@ -99,16 +99,6 @@ pub(super) fn routed(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
         }
     }
     Ok(())
-}
-
-fn host_of<'a>(cluster: &'a Cluster, replica: Option<&str>) -> Option<&'a Host> {
-    match replica {
-        None => cluster.primary(),
-        Some(replica) => {
-            let mut hosts = cluster.hosts().iter();
-            hosts.find(|host| host.address.to_string() == replica)
-        }
-    }
 }
 
 fn each_replica(

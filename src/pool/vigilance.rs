@@ -125,21 +125,17 @@ impl Pool {
             }
         });
         let asked = tokio::time::timeout(CATALOGUE_ASK_MAX, asked).await;
-        match asked {
-            Ok(Ok(())) => {
-                database.set(names.build(), definitions);
-                return Ok(());
-            }
-            Ok(Err(ServerFault::Settings(message))) => {
+        match asked.unwrap_or(Err(ServerFault::Timeout)) {
+            Ok(()) => database.set(names.build(), definitions),
+            Err(ServerFault::Settings(message)) => {
                 tracing::warn!(pool = %self.key, "cannot read the functions of the database, so its reads stay on the primary: {message}");
-                return Ok(());
             }
-            Ok(Err(_)) | Err(_) => database.fail_reading(),
+            Err(fault) => {
+                database.fail_reading();
+                return Err(fault);
+            }
         }
-        match asked {
-            Ok(asked) => asked,
-            Err(_elapsed) => Err(ServerFault::Timeout),
-        }
+        Ok(())
     }
 }
 

@@ -114,7 +114,7 @@ pub(in super::super) static HOSTS: Sheet<HostLine> = Sheet {
 /// Statements that went to hosts of one role in one datacenter, for one reason.
 pub(in super::super) struct RouteLine {
     database: String,
-    role: Role,
+    role: &'static str,
     datacenter: String,
     why: &'static str,
     count: u64,
@@ -126,13 +126,7 @@ fn routes(desk: &Desk, _: &View) -> Vec<RouteLine> {
         let Some(cluster) = desk.registry.cluster_of(&pool) else {
             continue;
         };
-        let host = match &pool.key.replica {
-            Some(replica) => {
-                let mut hosts = cluster.hosts().iter();
-                hosts.find(|host| *host.address.to_string() == **replica)
-            }
-            None => cluster.primary(),
-        };
+        let host = cluster.host_of(pool.key.replica.as_deref());
         let role = match pool.key.replica {
             Some(_) => Role::Replica,
             None => Role::Primary,
@@ -154,10 +148,7 @@ fn routes(desk: &Desk, _: &View) -> Vec<RouteLine> {
     }
     let line = |((database, role, datacenter, why), count)| RouteLine {
         database,
-        role: match role {
-            "replica" => Role::Replica,
-            _ => Role::Primary,
-        },
+        role,
         datacenter,
         why,
         count,
@@ -169,7 +160,7 @@ fn routes(desk: &Desk, _: &View) -> Vec<RouteLine> {
 pub(in super::super) static ROUTES: Sheet<RouteLine> = Sheet {
     columns: &[
         text("database", |l| is(&l.database)),
-        text("role", |l| is(l.role.word())),
+        text("role", |l| is(l.role)),
         text("datacenter", |l| is(&l.datacenter)),
         text("reason", |l| is(l.why)),
         int8("statements", |l| is(l.count)),

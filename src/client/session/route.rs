@@ -402,13 +402,9 @@ impl Session {
             self.local.counters().retried_on_primary.add(1);
         }
         if let Some(checkout) = self.take_server()
-            && let Some(proof) = checkout.reusable()
+            && checkout.reusable().is_some()
         {
-            if checkout.needs_cleaning() {
-                farewell::clean_and_release(checkout);
-            } else {
-                checkout.release(proof, Instant::now());
-            }
+            farewell::clean_and_release(checkout);
         }
         self.send_elsewhere(again);
         Step::Again

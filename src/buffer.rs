@@ -10,6 +10,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use crate::batch::Collect;
 use crate::net::Stream;
 
 /// Bytes that one read may take: large enough that a large result costs few calls, small enough
@@ -102,7 +103,10 @@ impl Carry {
     }
 }
 
-/// Bytes decided but not sent: `sent <= bytes.len()`.
+/// Bytes decided but not sent: `sent <= bytes.len()`. A message that finds it empty is collected for
+/// the worker's next round of sends (see [`batch`](crate::batch)); what comes of that early comes back
+/// here, in front of everything else. So while something is collected nothing here is sent: either
+/// `sent` is 0 or nothing is collected.
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
@@ -110,16 +114,17 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether everything is sent.
+    /// Whether everything is sent. What is collected is sent first, so this may cost a system call:
+    /// ask something cheaper before.
     #[inline]
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    pub fn has_sent_all(&self, stream: &Stream) -> bool {
+        self.bytes.is_empty() && stream.has_sent_all()
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait here. Collected ones, which are few and for a moment, do not count.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn waiting_len(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
@@ -128,7 +133,7 @@ impl Outbox {
         write(&mut self.bytes);
     }
 
-    /// Sends what waits. Ready once nothing does.
+    /// Sends what waits. Ready once nothing does, though some may still be collected.
     ///
     /// # Errors
     /// What the socket says; a peer that takes no byte is [`io::ErrorKind::WriteZero`].
@@ -139,18 +144,40 @@ impl Outbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         // Nearly always nothing waits, and this is asked several times a transaction.
-        if self.bytes.is_empty() {
+        if self.bytes.is_empty() && !stream.may_have_collected() {
             return Poll::Ready(Ok(()));
         }
         self.poll_flush_waiting(stream, cx)
     }
 
-    #[cold]
+    /// As [`Outbox::poll_flush`], but Ready only once nothing is collected either: before the
+    /// connection ends, or goes to a task that would not be woken.
+    ///
+    /// # Errors
+    /// As [`Outbox::poll_flush`].
+    pub fn poll_flush_all(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Nothing, or it is taken over below.
+        let _sent_all = stream.has_sent_all();
+        self.poll_flush(stream, cx)
+    }
+
     fn poll_flush_waiting(
         &mut self,
         stream: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
+        if stream.may_have_collected() {
+            if !self.bytes.is_empty() {
+                // They go behind it.
+                let _sent_all = stream.has_sent_all();
+            }
+            let unsent = stream.take_unsent()?;
+            self.take_over(unsent);
+        }
         while self.sent < self.bytes.len() {
             match stream.poll_write(cx, &self.bytes[self.sent..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -165,7 +192,18 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends `bytes` behind what waits; what the peer does not take waits, too.
+    /// Puts what was collected, and not sent, in front.
+    fn take_over(&mut self, mut unsent: Vec<u8>) {
+        if unsent.is_empty() {
+            return;
+        }
+        assert_eq!(self.sent, 0, "BUG: collected behind what waits");
+        unsent.append(&mut self.bytes);
+        self.bytes = unsent;
+    }
+
+    /// Sends `bytes` behind what waits, with the next round if they are short; what the peer does not
+    /// take waits, too.
     ///
     /// # Errors
     /// As [`Outbox::poll_flush`].
@@ -179,12 +217,16 @@ impl Outbox {
         if bytes.is_empty() {
             return Ok(());
         }
-        if self.is_empty() {
-            // Nearly always the system takes all of it at once, and nobody need be woken.
-            match stream.try_write(bytes) {
-                Ok(n) => bytes = &bytes[n..],
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
+        if self.bytes.is_empty() {
+            match stream.collect(cx, bytes)? {
+                Collect::Done => return Ok(()),
+                Collect::Behind(unsent) => self.take_over(unsent),
+                // Nearly always the system takes all of it at once, and nobody need be woken.
+                Collect::Refused => match stream.try_write(bytes) {
+                    Ok(n) => bytes = &bytes[n..],
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e),
+                },
             }
             if bytes.is_empty() {
                 return Ok(());

@@ -1,6 +1,7 @@
 //! A multithreaded PostgreSQL connection pooler. `ARCHITECTURE.md` is the map.
 
 pub mod admin;
+pub mod batch;
 pub mod buffer;
 pub mod cancel;
 pub mod check;

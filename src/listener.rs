@@ -147,11 +147,11 @@ impl Listener {
         match self {
             Self::Tcp(l) => {
                 let (stream, addr) = l.accept().await?;
-                Ok((Stream::Tcp(stream), Peer::Tcp(addr)))
+                Ok((stream.into(), Peer::Tcp(addr)))
             }
             Self::Unix(l) => {
                 let (stream, _) = l.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Unix))
+                Ok((stream.into(), Peer::Unix))
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Sockets: TCP and Unix, toward clients and toward servers, as one type.
 //!
 //! Reads and writes are polled by hand (no boxed futures, no wrapper that would buffer), and a
-//! socket can leave one worker's event loop and enter another's. TLS is a third kind of socket: the
+//! socket can leave one worker's event loop and enter another's. What is sent may be collected first
+//! (see [`batch`]); whoever writes otherwise writes behind that. TLS is a third kind of socket: the
 //! other two do not know of it.
 
 use std::io;
@@ -23,15 +24,29 @@ mod tls;
 pub use here::{name_of, networks, user_name};
 pub use tls::{DetachedTls, Next, Records, Session, TlsStream};
 
+use crate::batch::{self, Collect};
+
 /// A connected socket that belongs to the event loop of one worker.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(batch::Socket<TcpStream>),
     /// A Unix-domain socket.
-    Unix(UnixStream),
+    Unix(batch::Socket<UnixStream>),
     /// TLS over one of the other two.
     Tls(Box<TlsStream>),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(socket: TcpStream) -> Self {
+        Self::Tcp(socket.into())
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(socket: UnixStream) -> Self {
+        Self::Unix(socket.into())
+    }
 }
 
 /// A connected socket that belongs to no event loop.
@@ -52,8 +67,8 @@ impl DetachedStream {
     /// What the system says.
     pub fn attach(self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(s) => TcpStream::from_std(s).map(Stream::Tcp),
-            Self::Unix(s) => UnixStream::from_std(s).map(Stream::Unix),
+            Self::Tcp(s) => TcpStream::from_std(s).map(Stream::from),
+            Self::Unix(s) => UnixStream::from_std(s).map(Stream::from),
             Self::Tls(s) => s.attach(),
         }
     }
@@ -69,8 +84,8 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         let polled = match self {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut buffer),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, &mut buffer),
+            Self::Tcp(s) => Pin::new(s.for_reading()).poll_read(cx, &mut buffer),
+            Self::Unix(s) => Pin::new(s.for_reading()).poll_read(cx, &mut buffer),
             Self::Tls(s) => return s.poll_read(cx, buffer.initialize_unfilled()),
         };
         polled.map_ok(|()| buffer.filled().len())
@@ -81,8 +96,8 @@ impl Stream {
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
-            Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tcp(s) => Pin::new(s.for_writing()?).poll_write(cx, bytes),
+            Self::Unix(s) => Pin::new(s.for_writing()?).poll_write(cx, bytes),
             Self::Tls(s) => s.poll_write(cx, bytes),
         }
     }
@@ -100,8 +115,8 @@ impl Stream {
     #[must_use]
     pub fn is_readable(&self) -> bool {
         match self {
-            Self::Tcp(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
-            Self::Unix(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Self::Tcp(s) => s.peek().try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Self::Unix(s) => s.peek().try_io(Interest::READABLE, || Ok(())).is_ok(),
             Self::Tls(s) => s.is_readable(),
         }
     }
@@ -112,7 +127,7 @@ impl Stream {
     /// What the system says; [`io::ErrorKind::Unsupported`] for any other socket.
     pub fn peer_uid(&self) -> io::Result<u32> {
         match self {
-            Self::Unix(s) => Ok(s.peer_cred()?.uid()),
+            Self::Unix(s) => Ok(s.peek().peer_cred()?.uid()),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -125,8 +140,8 @@ impl Stream {
     #[inline]
     pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(s) => s.try_read(buffer),
-            Self::Unix(s) => s.try_read(buffer),
+            Self::Tcp(s) => s.peek().try_read(buffer),
+            Self::Unix(s) => s.peek().try_read(buffer),
             Self::Tls(s) => s.try_read(buffer),
         }
     }
@@ -139,9 +154,56 @@ impl Stream {
     #[inline]
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(s) => s.try_write(bytes),
-            Self::Unix(s) => s.try_write(bytes),
+            Self::Tcp(s) => s.make_way().and_then(|()| s.peek().try_write(bytes)),
+            Self::Unix(s) => s.make_way().and_then(|()| s.peek().try_write(bytes)),
             Self::Tls(s) => s.try_write(bytes),
+        }
+    }
+
+    /// Collects `bytes` for the worker's next round of sends, if that can be done.
+    ///
+    /// # Errors
+    /// That of an earlier send.
+    #[inline]
+    pub fn collect(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Collect> {
+        match self {
+            Self::Tcp(s) => s.collect(cx.waker(), bytes),
+            Self::Unix(s) => s.collect(cx.waker(), bytes),
+            Self::Tls(_) => Ok(Collect::Refused),
+        }
+    }
+
+    /// Whether something may be collected, or left of that. A look at a number.
+    #[inline]
+    #[must_use]
+    pub fn may_have_collected(&self) -> bool {
+        match self {
+            Self::Tcp(s) => s.may_have_collected(),
+            Self::Unix(s) => s.may_have_collected(),
+            Self::Tls(_) => false,
+        }
+    }
+
+    /// Sends what is collected; whether nothing is left of that.
+    #[inline]
+    #[must_use]
+    pub fn has_sent_all(&self) -> bool {
+        match self {
+            Self::Tcp(s) => s.has_sent_all(),
+            Self::Unix(s) => s.has_sent_all(),
+            Self::Tls(_) => true,
+        }
+    }
+
+    /// Bytes that were collected and could not be sent.
+    ///
+    /// # Errors
+    /// That of the send.
+    pub fn take_unsent(&mut self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Tcp(s) => s.take_unsent(),
+            Self::Unix(s) => s.take_unsent(),
+            Self::Tls(_) => Ok(Vec::new()),
         }
     }
 
@@ -174,8 +236,8 @@ impl Stream {
     /// What the system says; the connection is closed then.
     pub fn detach(self) -> io::Result<DetachedStream> {
         match self {
-            Self::Tcp(s) => s.into_std().map(DetachedStream::Tcp),
-            Self::Unix(s) => s.into_std().map(DetachedStream::Unix),
+            Self::Tcp(s) => s.into_inner()?.into_std().map(DetachedStream::Tcp),
+            Self::Unix(s) => s.into_inner()?.into_std().map(DetachedStream::Unix),
             Self::Tls(s) => s.detach(),
         }
     }
@@ -184,8 +246,8 @@ impl Stream {
     #[must_use]
     pub fn as_raw_fd(&self) -> RawFd {
         match self {
-            Self::Tcp(s) => s.as_raw_fd(),
-            Self::Unix(s) => s.as_raw_fd(),
+            Self::Tcp(s) => s.peek().as_raw_fd(),
+            Self::Unix(s) => s.peek().as_raw_fd(),
             Self::Tls(s) => s.socket().as_raw_fd(),
         }
     }
@@ -194,7 +256,7 @@ impl Stream {
     #[must_use]
     pub fn local(&self) -> Peer {
         match self {
-            Self::Tcp(s) => s.local_addr().map_or(Peer::Unix, Peer::Tcp),
+            Self::Tcp(s) => s.peek().local_addr().map_or(Peer::Unix, Peer::Tcp),
             Self::Unix(_) => Peer::Unix,
             Self::Tls(s) => s.socket().local(),
         }
@@ -204,7 +266,7 @@ impl Stream {
     #[must_use]
     pub fn peer(&self) -> Peer {
         match self {
-            Self::Tcp(s) => s.peer_addr().map_or(Peer::Unix, Peer::Tcp),
+            Self::Tcp(s) => s.peek().peer_addr().map_or(Peer::Unix, Peer::Tcp),
             Self::Unix(_) => Peer::Unix,
             Self::Tls(s) => s.socket().peer(),
         }
@@ -218,8 +280,8 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
+            Self::Tcp(s) => Pin::new(s.for_reading()).poll_read(cx, buffer),
+            Self::Unix(s) => Pin::new(s.for_reading()).poll_read(cx, buffer),
             Self::Tls(s) => s
                 .poll_read(cx, buffer.initialize_unfilled())
                 .map_ok(|n| buffer.advance(n)),
@@ -242,8 +304,8 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tcp(s) => Pin::new(s.for_writing()?).poll_shutdown(cx),
+            Self::Unix(s) => Pin::new(s.for_writing()?).poll_shutdown(cx),
             Self::Tls(s) => s.poll_shutdown(cx),
         }
     }
@@ -345,7 +407,7 @@ impl Address {
     /// That of the last address tried.
     pub async fn connect(&self, liveness: Liveness) -> io::Result<Stream> {
         let (host, port) = match self {
-            Self::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+            Self::Unix(path) => return UnixStream::connect(path).await.map(Stream::from),
             Self::Tcp { host, port } => (host.as_str(), *port),
         };
         let known = names::addresses(host, port).await?;
@@ -369,7 +431,7 @@ async fn connect_to(addresses: &[SocketAddr], liveness: Liveness) -> io::Result<
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 liveness.apply(SockRef::from(&stream))?;
-                return Ok(Stream::Tcp(stream));
+                return Ok(stream.into());
             }
             Err(e) => last = e,
         }

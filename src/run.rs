@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::{Control, Desk, Reloaded};
+use crate::batch;
 use crate::client::{self, Drain, Errand};
 use crate::cluster::monitor::{Access, Monitor};
 use crate::cluster::{Change, Cluster};
@@ -68,7 +69,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let descriptors = raise_descriptors(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
+        .build_local(LocalOptions::default())?;
     // Before anything else, so that a signal during start does what it says.
     let signals = runtime.block_on(async { Signals::listen() })?;
     let (fleet, controls) = Fleet::start(config, descriptors, runtime.handle())?;
@@ -128,6 +129,19 @@ fn raise_descriptors(config: &Config) -> RawFd {
 /// What the console asks of the process.
 type Controls = UnboundedReceiver<Control>;
 
+/// Whether the system sends many messages by one call; containers often forbid it.
+fn can_batch_sends() -> bool {
+    match batch::check() {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::info!(
+                "every message is sent by itself, because io_uring is not to be had: {e}"
+            );
+            false
+        }
+    }
+}
+
 /// All workers and what they share.
 struct Fleet {
     registry: Arc<Registry>,
@@ -157,6 +171,7 @@ impl Fleet {
             couriers: pool_couriers,
             beside: Some(runtime.clone()),
         });
+        let batch_sends = config.pooler.batch_sends && can_batch_sends();
         let registry = Registry::new(config, tls, commons);
         let (control, controls) = unbounded_channel();
         let tellers = couriers.clone();
@@ -178,6 +193,7 @@ impl Fleet {
                 client_errands,
                 listeners,
                 door: door.clone(),
+                batch_sends,
                 descriptors,
             })?);
         }

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::admin::Desk;
+use crate::batch;
 use crate::buffer::SharedScratch;
 use crate::cancel::Canceller;
 use crate::client::{self, Drain, Errand, Hub, Seats};
@@ -40,6 +41,8 @@ pub struct Parts {
     pub listeners: Vec<Bound>,
     /// Who of them takes connections.
     pub door: client::Door,
+    /// Sends of a round leave by one call.
+    pub batch_sends: bool,
     /// Descriptors that clients may take; the numbers from here on are for other things.
     pub descriptors: RawFd,
 }
@@ -72,8 +75,12 @@ async fn work(parts: Parts) {
         mut client_errands,
         listeners,
         door,
+        batch_sends,
         descriptors,
     } = parts;
+    if batch_sends {
+        tokio::task::spawn_local(batch::flush_rounds());
+    }
     let hub = Rc::new(Hub {
         worker: index,
         registry,

@@ -221,7 +221,7 @@ fn connected() -> (Stream, TcpStream) {
     }
     ours.set_nonblocking(true).expect("a TCP socket");
     let ours = tokio::net::TcpStream::from_std(ours).expect("an event loop");
-    (Stream::Tcp(ours), application)
+    (Stream::from(ours), application)
 }
 
 /// A server that has let us in, and its own end of the connection.

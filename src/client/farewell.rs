@@ -191,6 +191,8 @@ fn cancel(hub: &Rc<Hub>, checkout: &Checkout) {
     let Some(flying) = checkout.cancels.take_off() else {
         return;
     };
+    // The cancel must not overtake what it is to cancel.
+    let _sent_all = checkout.stream.has_sent_all();
     checkout.pool().counters().cancels.add(1);
     let limit = cancel_limit(checkout);
     let identity = Arc::clone(&checkout.identity);

@@ -256,13 +256,14 @@ impl Session {
         }
         let n = match self.client.poll_fill(cx, scratch) {
             Poll::Ready(Ok(Fill::Bytes(n))) => n,
-            Poll::Ready(Ok(Fill::End) | Err(_)) => return Step::End,
+            Poll::Ready(Ok(Fill::End)) => return self.end(),
+            Poll::Ready(Err(_)) => return Step::End,
             Poll::Pending => return Step::Sleep,
         };
         match self.inspect(&scratch.input[..n]) {
             Ok(Need::Nothing) => Step::Again,
             Ok(Need::Server(from)) => self.need_server(cx, scratch, from..n),
-            Ok(Need::Leave) => Step::End,
+            Ok(Need::Leave) => self.end(),
             Err(refusal) => self.end_with(&refusal),
         }
     }
@@ -381,6 +382,7 @@ impl Session {
                 self.seat.enter(Phase::Idle, now);
                 Step::Again
             }
+            Outcome::ClientLeft if self.client.ended == Ended::Terminate => self.end(),
             Outcome::ClientLeft => Step::End,
             Outcome::Refused(refusal) => {
                 // What was read with the offence was not sent; the ledger cannot know.
@@ -494,17 +496,29 @@ impl Session {
             return;
         };
         checkout.dirty |= by_session;
-        let half_sent = self.client.pass > 0 || !checkout.outbox.is_empty();
+        let sent_all = checkout.outbox.has_sent_all(&checkout.stream);
+        let half_sent = self.client.pass > 0 || !sent_all;
         let interrupt = self.client.ended != Ended::Terminate;
         farewell::settle(&self.hub, checkout, half_sent, interrupt);
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Step {
         let client = &mut self.client;
-        match client.outbox.poll_flush(&mut client.stream, cx) {
+        match client.outbox.poll_flush_all(&mut client.stream, cx) {
             Poll::Pending => Step::Sleep,
             Poll::Ready(_) => Step::End,
         }
+    }
+
+    /// The client has said its last, and what it was sent is still to get there.
+    fn end(&mut self) -> Step {
+        if self.client.outbox.has_sent_all(&self.client.stream) {
+            return Step::End;
+        }
+        self.leave_server();
+        self.state = State::Closing;
+        self.seat.enter(Phase::Closing, Instant::now());
+        Step::Again
     }
 
     /// Tells the client why, and closes when it has taken that in.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use pooler_protocol::backend::{read_data_row, tag};
 use pooler_protocol::settings::Settings;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::spawn_local;
 
 use super::position::Position;
 use super::watch::{Failure, Observation};
@@ -97,7 +98,7 @@ impl Monitor {
     /// Starts to look, until the cluster is retired.
     pub fn start(self: &Arc<Self>) {
         for host in 0..self.cluster.hosts().len() {
-            tokio::spawn(Arc::clone(self).look_after(host));
+            spawn_local(Arc::clone(self).look_after(host));
         }
     }
 

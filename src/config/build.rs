@@ -28,6 +28,7 @@ pub(crate) fn pooler(section: &Section) -> Pooler {
         unix_socket_mode: values.file_mode("unix_socket_mode"),
         datacenter: values.text("datacenter").to_owned(),
         workers: values.count("workers"),
+        batch_sends: values.flag("batch_sends"),
         admin_users: values.names("admin_users").to_owned(),
         stats_users: values.names("stats_users").to_owned(),
         max_client_conn: values.limit("max_client_conn"),

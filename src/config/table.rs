@@ -52,6 +52,9 @@ pub(crate) static KEYS: &[Key] = &[
     key(POOLER, "workers", count("threads", Some("one a core")), "0")
         .restart("workers")
         .doc("Worker threads. Set it to leave cores to other programs on this machine."),
+    key(POOLER, "batch_sends", Kind::Flag, "true")
+        .restart("batch_sends")
+        .doc("Send what a worker has for many connections by one system call (io_uring), if that can be done."),
     key(POOLER, "admin_users", Kind::Names, "[]")
         .doc("Who may do everything in the console (databases pooler and pgbouncer)."),
     key(POOLER, "stats_users", Kind::Names, "[]")

@@ -27,6 +27,8 @@ pub struct Pooler {
     pub datacenter: String,
     /// Worker threads as configured; 0: one a core.
     pub workers: usize,
+    /// Sends of a worker's round leave by one system call, if the system can do that.
+    pub batch_sends: bool,
     /// Users that may do everything in the console.
     pub admin_users: Vec<String>,
     /// Users that may look at everything in the console.

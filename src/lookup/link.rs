@@ -61,7 +61,10 @@ impl Lookup {
     fn take_idle(&self) -> Option<Server> {
         let primary = self.recipe.cluster.primary().map(|host| &host.address);
         let mut idle = lock(&self.idle);
-        while let Some((mut server, _)) = idle.pop() {
+        while let Some((server, _)) = idle.pop() {
+            let Ok(mut server) = server.attach() else {
+                continue;
+            };
             let right = primary.is_none_or(|primary| *primary == server.identity.address);
             if right && server.judge_idle().is_ok() {
                 return Some(server);
@@ -73,7 +76,9 @@ impl Lookup {
 
     fn keep(&self, mut server: Server) {
         if server.reusable().is_some() && !self.recipe.cluster.is_retired() {
-            lock(&self.idle).push((server, Instant::now()));
+            if let Ok(server) = server.detach() {
+                lock(&self.idle).push((server, Instant::now()));
+            }
         } else {
             server.terminate();
         }

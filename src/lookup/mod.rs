@@ -16,10 +16,11 @@ use pooler_protocol::auth::{Secret, Verifier};
 use pooler_protocol::settings::Settings;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
 use zeroize::Zeroizing;
 
 use crate::cluster::Cluster;
-use crate::net::{Address, Liveness};
+use crate::net::{Address, DetachedStream, Liveness};
 use crate::server::Server;
 use crate::server::login::Credentials;
 use crate::tls::Connector;
@@ -160,7 +161,8 @@ pub struct Lookup {
     users: Answers<Arc<Found>>,
     roles: Answers<Arc<[String]>>,
     turns: Semaphore,
-    idle: Mutex<Vec<(Server, Instant)>>,
+    /// They belong to no event loop meanwhile: what one has for sockets stays on its thread.
+    idle: Mutex<Vec<(Server<DetachedStream>, Instant)>>,
     /// The last failure to connect.
     down: Mutex<Option<(Instant, LookupError)>>,
     said: Mutex<Option<(Instant, LookupError)>>,
@@ -240,24 +242,23 @@ impl Lookup {
 
     /// Closes connections that nobody has used for a while.
     pub fn tick(&self, now: Instant) {
-        lock(&self.idle).retain_mut(|(server, since)| {
-            let keep = now.saturating_duration_since(*since) < IDLE_MAX;
-            if !keep {
+        let aged = |(_, since): &mut (_, Instant)| now.saturating_duration_since(*since) >= IDLE_MAX;
+        for (server, _) in lock(&self.idle).extract_if(.., aged) {
+            if let Ok(mut server) = server.attach() {
                 server.terminate();
             }
-            keep
-        });
+        }
     }
 
     async fn find<V, F>(
         self: &Arc<Self>,
         answers: impl Fn(&Self) -> &Answers<V> + Send + 'static,
         name: &str,
-        ask: impl FnOnce(String) -> F,
+        ask: impl FnOnce(String) -> F + Send + 'static,
     ) -> Result<Known<V>, LookupError>
     where
         V: Clone + Send + Sync + 'static,
-        F: Future<Output = Result<Option<V>, LookupError>> + Send + 'static,
+        F: Future<Output = Result<Option<V>, LookupError>> + 'static,
     {
         if name.len() > NAME_LEN_MAX {
             return Ok((None, Instant::now()));
@@ -268,10 +269,9 @@ impl Lookup {
             Step::Wait(answer) => answer,
             Step::Ask(tell, answer) => {
                 let (this, name) = (Arc::clone(self), name.to_owned());
-                let asked = ask(name.clone());
                 let limit = self.recipe.timeout;
-                self.runtime.spawn(async move {
-                    let timed = tokio::time::timeout(limit, asked).await;
+                let find_out = move || async move {
+                    let timed = tokio::time::timeout(limit, ask(name.clone())).await;
                     let result = timed.unwrap_or(Err(LookupError::Timeout(limit)));
                     let result = result.map_err(|e| this.log(e));
                     let now = Instant::now();
@@ -283,7 +283,9 @@ impl Lookup {
                     answers(&this).note(&name, kept, now + good_for);
                     // Who waited may have left.
                     let _heard = tell.send(Some(result.map(|found| (found, now))));
-                });
+                };
+                // A connection stays on the thread on which it was opened.
+                self.runtime.spawn(async { spawn_local(find_out()) });
                 answer
             }
         };

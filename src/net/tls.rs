@@ -310,7 +310,12 @@ fn writable<'c, D>(status: UnbufferedStatus<'c, '_, D>) -> io::Result<WriteTraff
 #[derive(Debug)]
 pub struct TlsStream {
     /// None only within `detach`.
-    socket: Option<Stream>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    socket: Stream,
     records: Records,
 }
 
@@ -319,32 +324,35 @@ impl TlsStream {
     #[must_use]
     pub fn new(socket: Stream, records: Records) -> Self {
         Self {
-            socket: Some(socket),
-            records,
+            open: Some(Open { socket, records }),
         }
+    }
+
+    fn open(&self) -> &Open {
+        let open = self.open.as_ref();
+        open.expect("BUG: it is used while it moves")
     }
 
     /// The socket itself.
     pub(super) fn socket(&self) -> &Stream {
-        self.socket
-            .as_ref()
-            .expect("BUG: it is used while it moves")
+        &self.open().socket
     }
 
     fn parts(&mut self) -> (&mut Stream, &mut Records) {
-        let socket = self.socket.as_mut();
-        let socket = socket.expect("BUG: it is used while it moves");
-        (socket, &mut self.records)
+        let open = self.open.as_mut();
+        let Open { socket, records } = open.expect("BUG: it is used while it moves");
+        (socket, records)
     }
 
     /// Whether there is plaintext that nobody has taken.
     pub(super) fn has_plain(&self) -> bool {
-        self.records.has_plain()
+        self.open().records.has_plain()
     }
 
     /// As [`Stream::is_readable`].
     pub(super) fn is_readable(&self) -> bool {
-        self.has_plain() || self.records.is_closed || self.socket().is_readable()
+        let Open { socket, records } = self.open();
+        records.has_plain() || records.is_closed || socket.is_readable()
     }
 
     /// As [`Stream::poll_read`].
@@ -465,38 +473,37 @@ impl TlsStream {
 
     /// Leaves the event loop of this thread.
     pub(super) fn detach(mut self: Box<Self>) -> io::Result<DetachedStream> {
-        let socket = self.socket.take();
-        let socket = socket.expect("BUG: it is used while it moves").detach()?;
-        Ok(DetachedStream::Tls(DetachedTls {
-            socket: Box::new(socket),
-            stream: self,
-        }))
+        let open = self.open.take();
+        let Open { socket, records } = open.expect("BUG: it is used while it moves");
+        let socket = socket.detach()?;
+        Ok(DetachedStream::Tls(DetachedTls(Box::new((
+            socket, records,
+        )))))
     }
 }
 
 /// A [`TlsStream`] between two event loops.
 #[derive(Debug)]
-pub struct DetachedTls {
-    socket: Box<DetachedStream>,
-    stream: Box<TlsStream>,
-}
+pub struct DetachedTls(Box<(DetachedStream, Records)>);
 
 impl DetachedTls {
     /// Enters the event loop of this thread.
-    pub(super) fn attach(mut self) -> io::Result<Stream> {
-        self.stream.socket = Some(self.socket.attach()?);
-        Ok(Stream::Tls(self.stream))
+    pub(super) fn attach(self) -> io::Result<Stream> {
+        let (socket, records) = *self.0;
+        let stream = TlsStream::new(socket.attach()?, records);
+        Ok(Stream::Tls(Box::new(stream)))
     }
 }
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        let is_quiet = self.records.out.is_empty() && !self.records.is_closed;
-        let Some(socket) = self.socket.as_mut().filter(|_| is_quiet) else {
+        let Some(Open { socket, records }) = &mut self.open else {
             return;
         };
-        self.records.put_close_notify();
-        let _sent = socket.try_write(&self.records.out);
+        if records.out.is_empty() && !records.is_closed {
+            records.put_close_notify();
+            let _sent = socket.try_write(&records.out);
+        }
     }
 }
 

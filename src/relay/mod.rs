@@ -189,7 +189,9 @@ impl Relay<'_> {
             Ended::Terminate => {
                 let ledger = &self.server.ledger;
                 let at_rest = !ledger.owes_ready() || ledger.is_copying_in();
-                (at_rest && self.server.outbox.is_empty()).then_some(Outcome::ClientLeft)
+                let server = &*self.server;
+                (at_rest && server.outbox.has_sent_all(&server.stream))
+                    .then_some(Outcome::ClientLeft)
             }
             Ended::Gone => Some(Outcome::ClientLeft),
         }

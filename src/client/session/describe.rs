@@ -67,7 +67,7 @@ impl Session {
             pins: self.pins,
             pinned: self.pinned,
             received: self.client.carry.len(),
-            unsent: self.client.outbox.len(),
+            unsent: self.client.outbox.waiting_len(),
         }
     }
 
@@ -111,6 +111,6 @@ pub(in super::super) fn server_line(key: &PoolKey, server: &Server) -> ServerLin
         application_name: name.unwrap_or_default().to_owned(),
         statements: server.statements.len(),
         received: server.carry.len(),
-        unsent: server.outbox.len(),
+        unsent: server.outbox.waiting_len(),
     }
 }

@@ -25,7 +25,7 @@ impl Session {
             listening.use_link(self.home.link());
         }
         let mut heard = Vec::new();
-        let unsent = client.outbox.len();
+        let unsent = client.outbox.waiting_len();
         match listening.hear(cx.waker(), at_rest, unsent, &mut heard) {
             Heard::Nothing => false,
             Heard::Something => {

@@ -140,6 +140,8 @@ impl Session {
             });
             return;
         };
+        // The cancel must not overtake what it is to cancel.
+        let _sent_all = checkout.stream.has_sent_all();
         self.local.counters().cancels.add(1);
         self.seat.note_cancel(self.meter.query);
         let settings = &self.local.shared().plan().settings;

@@ -115,9 +115,17 @@ impl ServerCertVerifier for Credulous {
 
 /// A configuration of rustls that believes everybody and offers these protocols.
 pub(crate) fn rustls_config(alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    rustls_config_of(alpn, rustls::DEFAULT_VERSIONS)
+}
+
+/// The same, with these versions only.
+pub(crate) fn rustls_config_of(
+    alpn: &[&[u8]],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Credulous))

@@ -17,12 +17,17 @@ pub(crate) struct Authority {
 impl Authority {
     /// A new one; files go to `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
+        Self::of(&rcgen::PKCS_ECDSA_P256_SHA256, dir)
+    }
+
+    /// A new one with a key of this kind, which is the kind of every signature of its own.
+    pub(crate) fn of(algorithm: &'static SignatureAlgorithm, dir: &Path) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params
             .distinguished_name
             .push(DnType::CommonName, "test authority");
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(algorithm).unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         Self {
             issuer: Issuer::new(params, key),

@@ -16,12 +16,16 @@ use crate::support::{
 };
 
 /// `[tls.client]` with a certificate of this authority.
-fn section(authority: &Authority, more: &str) -> String {
+pub(crate) fn section(authority: &Authority, more: &str) -> String {
     let (cert, key) = authority.files("pooler", "localhost", &["localhost"]);
     format!("[tls.client]\ncert = {cert:?}\nkey = {key:?}\n{more}\n")
 }
 
-fn psql(port: u16, parameters: &str, environment: &[(&str, &str)]) -> Result<String, String> {
+pub(crate) fn psql(
+    port: u16,
+    parameters: &str,
+    environment: &[(&str, &str)],
+) -> Result<String, String> {
     let conninfo = format!("host=localhost port={port} user=postgres dbname=postgres {parameters}");
     let mut command = Command::new("psql");
     command.args(["-X", "-At", "-c", "SELECT 'here'", &conninfo]);

@@ -10,4 +10,5 @@ mod support;
 mod bridge;
 mod certs;
 mod clients;
+mod handshakes;
 mod servers;

@@ -23,6 +23,7 @@ demo:
 test:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
+	@sh scripts/install-ldap.sh
 	$(CARGO) test --workspace
 
 lint:

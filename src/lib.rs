@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod error;
 mod exposition;
+pub mod ldap;
 pub mod listener;
 pub mod log;
 pub mod lookup;

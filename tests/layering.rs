@@ -22,8 +22,8 @@ const LAYERS: &[&[&str]] = &[
     &["pool", "relay", "cancel"],
     // Hosts, and the pools toward them.
     &["cluster"],
-    // Users that are looked up on those hosts.
-    &["lookup"],
+    // Users that are looked up on those hosts, and passwords that others judge.
+    &["lookup", "ldap"],
     // Every pool of the process, and what all workers share.
     &["registry"],
     // What operators see of all this, and do to it.

@@ -167,6 +167,7 @@ pub(crate) fn auth(section: &Section, directory: &Path) -> Auth {
         cache_time: values.timeout("cache_time").unwrap_or_default(),
         max_login_failures: values.limit("max_login_failures"),
         lookup_timeout: values.duration("lookup_timeout"),
+        ldap_timeout: values.duration("ldap_timeout"),
     }
 }
 

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pooler_protocol::hba::{
-    ClientCert, Files, IdentMaps, LineError, Method, Rule, Rules, Transport,
+    ClientCert, Files, IdentMaps, LdapEncryption, LineError, Method, Rule, Rules, Transport,
 };
 
 use super::Config;
 use super::error::Problems;
 use super::section::Section;
-use super::types::Auth;
+use super::types::{Auth, LdapTls};
 use super::words::AuthType;
 
 /// See the module.
@@ -23,6 +23,16 @@ pub struct Hba {
     pub rules: Arc<Rules>,
     /// Under which names.
     pub maps: Arc<IdentMaps>,
+}
+
+impl Hba {
+    /// How LDAP servers are told from others, if a rule asks one by TLS.
+    pub(crate) fn ldap_tls(&self, section: &Section, directory: &Path) -> Option<LdapTls> {
+        let mut asked = self.rules.all().iter().filter_map(|r| r.ldap.as_ref());
+        let encrypted = asked.any(|ldap| ldap.encryption != LdapEncryption::None);
+        let ca = section.values().file("ldap_ca", directory);
+        encrypted.then_some(LdapTls { ca })
+    }
 }
 
 struct Disk;
@@ -109,6 +119,10 @@ pub(crate) fn check(config: &Config, section: &Section, problems: &mut Problems)
     if let Some(map) = auth.map.as_deref().filter(|map| !config.hba.maps.has(map)) {
         let message = format!("there is no map {map:?} in ident_file: nobody gets in by it");
         tell("map", &message, false);
+    }
+    if config.tls.ldap.is_none() && section.values().optional_text("ldap_ca").is_some() {
+        let message = "has no effect: no rule of hba_file asks an LDAP server by TLS";
+        tell("ldap_ca", message, false);
     }
     if auth.user.is_none() {
         if let Some(rule) = config.hba.rules.needs_roles() {

@@ -53,8 +53,8 @@ pub use self::reread::SecretFile;
 pub use self::settings::PoolSettings;
 pub use self::show::ShownKey;
 pub use self::types::{
-    Auth, Cluster, Database, Host, Limit, ListenAddress, Log, Metrics, Pooler, ServerLogin, Tls,
-    TlsSide, Tracing, User,
+    Auth, Cluster, Database, Host, LdapTls, Limit, ListenAddress, Log, Metrics, Pooler,
+    ServerLogin, Tls, TlsSide, Tracing, User,
 };
 pub use self::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
@@ -225,6 +225,7 @@ impl Config {
         let auth = build::auth(&document.auth, directory);
         let userlist = read_userlist(&auth, &document.auth, problems);
         let hba = hba::read(&auth, &document.auth, problems);
+        let ldap_tls = hba.ldap_tls(&document.auth, directory);
         let clusters = document.clusters.iter();
         let databases = document.databases.iter();
         let users = document.users.iter();
@@ -250,6 +251,7 @@ impl Config {
             tls: Tls {
                 client: build::tls_side(&document.tls_client, directory),
                 server: build::tls_side(&document.tls_server, directory),
+                ldap: ldap_tls,
             },
             metrics: build::metrics(&document.metrics),
             log: build::log(&document.log),

@@ -444,6 +444,14 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key(AUTH, "lookup_timeout", DURATION, r#""5s""#)
         .doc("How long query may take, connecting included. Lower it where clients give up sooner."),
+    key(AUTH, "ldap_ca", Kind::File, r#""""#).doc(
+        "Authorities that vouch for LDAP servers, PEM. Without it, those that this system trusts. For \
+             rules of hba_file with ldapscheme=ldaps or ldaptls=1; the server's name is always checked.",
+    ),
+    key(AUTH, "ldap_timeout", DURATION, r#""5s""#).doc(
+        "How long LDAP servers may take for one login, connecting included: one that does not answer \
+             leaves the others of its rule their share. Lower it where clients give up sooner.",
+    ),
     // TLS.
     key(TLS, "mode", Kind::Word(TlsMode::CHOICE), r#""prefer""#).doc(
         "How much TLS is asked for. Toward servers as libpq's sslmode. Toward clients as PgBouncer's \

@@ -282,6 +282,8 @@ pub struct Auth {
     pub max_login_failures: Limit,
     /// How long `query` may take.
     pub lookup_timeout: Duration,
+    /// How long LDAP servers may take for one login.
+    pub ldap_timeout: Duration,
 }
 
 /// `[tls.client]` and `[tls.server]`.
@@ -291,6 +293,15 @@ pub struct Tls {
     pub client: TlsSide,
     /// The pooler to PostgreSQL.
     pub server: TlsSide,
+    /// The pooler to LDAP servers, if a rule asks one that way.
+    pub ldap: Option<LdapTls>,
+}
+
+/// `[auth]`: by what certificates of LDAP servers are judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LdapTls {
+    /// `ldap_ca`; none: as this system has it.
+    pub ca: Option<PathBuf>,
 }
 
 /// TLS towards one side. Paths start from the configuration's directory.

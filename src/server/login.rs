@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pooler_protocol::auth::{
-    self, AuthRequest, ChannelBinding, ScramChallenge, ScramClient, ScramKeys, Secret, ServerProven,
+    self, AuthRequest, ChannelBinding, Password, ScramChallenge, ScramClient, ScramKeys, Secret,
+    ServerProven,
 };
 use pooler_protocol::backend::{ErrorView, read_backend_key_data, read_parameter_status, tag};
 use pooler_protocol::frame::{HEADER_LEN, Header};
@@ -39,6 +40,8 @@ pub struct Credentials {
     later: Mutex<Option<Secret>>,
     /// Reads the secret again from where it came from. Blocking.
     reread: Option<Reread>,
+    /// From the last client that said its password in the clear, and was right.
+    said: Mutex<Option<Password>>,
     /// From the last client that proved itself by SCRAM, or derived from the secret: deriving takes
     /// milliseconds of a core, so it is done once and not for each connection.
     keys: Mutex<Option<ScramKeys>>,
@@ -61,6 +64,7 @@ impl Credentials {
             secret,
             later: Mutex::default(),
             reread: None,
+            said: Mutex::default(),
             keys: Mutex::default(),
         }
     }
@@ -95,10 +99,23 @@ impl Credentials {
         fresh.is_some_and(|fresh| self.learn_from_lookup(&fresh))
     }
 
-    /// From the configuration, unless something took its place.
+    /// From the configuration, unless something took its place; what a client said, where that is none
+    /// with which one can log in by every method.
     fn secret(&self) -> Option<Secret> {
         let later = lock(&self.later).clone();
-        later.or_else(|| self.secret.clone())
+        let known = later.or_else(|| self.secret.clone());
+        match known {
+            Some(Secret::Plain(_)) => known,
+            _ => {
+                let said = lock(&self.said).clone();
+                said.map(Secret::Plain).or(known)
+            }
+        }
+    }
+
+    /// Notes the password that a client said in the clear and that was right.
+    pub fn learn_password(&self, password: &Password) {
+        *lock(&self.said) = Some(password.clone());
     }
 
     /// Notes the keys of a client's SCRAM login: enough to log in as this user where the server has
@@ -125,6 +142,9 @@ impl Credentials {
         };
         if let Some(keys) = old.learnt().filter(|_| same) {
             self.learn(keys);
+        }
+        if same && let Some(said) = &*lock(&old.said) {
+            self.learn_password(said);
         }
         if same && let Some(later) = &*lock(&old.later) {
             let _news = self.learn_from_lookup(later);

@@ -11,9 +11,11 @@ mod certs;
 
 mod attempts;
 mod certificates;
+mod ldap;
 mod legs;
 mod lookup;
 mod rules;
+mod slapd;
 
 use support::{Message, Wire};
 

@@ -11,6 +11,7 @@
 
 mod address;
 mod ident;
+mod ldap;
 mod pattern;
 mod rule;
 mod rules;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use ident::IdentMaps;
+pub use ldap::{Ldap, LdapEncryption, LdapFilter, LdapScope, LdapWay};
 pub use rule::{ClientCert, ClientName, Method, Rule, Transport};
 pub use rules::{Asked, Came, Decision, Facts, Need, Rules};
 

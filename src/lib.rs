@@ -16,6 +16,7 @@ pub mod log;
 pub mod lookup;
 pub mod metrics;
 pub mod net;
+pub mod pam;
 pub mod pool;
 pub mod registry;
 pub mod relay;

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     // Hosts, and the pools toward them.
     &["cluster"],
     // Users that are looked up on those hosts, and passwords that others judge.
-    &["lookup", "ldap"],
+    &["lookup", "ldap", "pam"],
     // Every pool of the process, and what all workers share.
     &["registry"],
     // What operators see of all this, and do to it.
@@ -232,7 +232,7 @@ fn sources(directory: &str) -> Vec<String> {
 }
 
 fn all_sources() -> Vec<String> {
-    ["src", "protocol", "tests", "benches"]
+    ["src", "protocol", "pam", "tests", "benches"]
         .into_iter()
         .flat_map(rust_files)
         .collect()

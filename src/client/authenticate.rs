@@ -161,6 +161,11 @@ impl Talk {
         Ok(())
     }
 
+    /// Who is at the other end.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     fn origin(&self) -> gate::Origin {
         gate::Origin {
             peer: self.peer,
@@ -445,7 +450,7 @@ async fn prove(
             demand.check_peer(current, uid, startup).await?;
             Authenticated::trusted(user)
         }
-        Method::Ldap => {
+        Method::Ldap | Method::Pam => {
             let password = outside::prove(hub, current, talk, &demand, &user).await?;
             Authenticated {
                 password: Some(password),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pooler_protocol::hba::{
-    Asked, Came, ClientCert, ClientName, Decision, Facts, Ldap, Method, Need, Rule,
+    Asked, Came, ClientCert, ClientName, Decision, Facts, Ldap, Method, Need, Pam, Rule,
 };
 use pooler_protocol::startup::{Replication, Startup};
 
@@ -22,6 +22,7 @@ pub(super) struct Demand {
     client_name: ClientName,
     map: Option<String>,
     pub(super) ldap: Option<Arc<Ldap>>,
+    pub(super) pam: Option<Pam>,
 }
 
 impl Demand {
@@ -43,6 +44,7 @@ impl Demand {
             client_name: ClientName::CommonName,
             map,
             ldap: None,
+            pam: None,
         }
     }
 
@@ -53,6 +55,7 @@ impl Demand {
             client_name: rule.client_name,
             map: rule.map.clone(),
             ldap: rule.ldap.clone(),
+            pam: rule.pam.clone(),
         }
     }
 }

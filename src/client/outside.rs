@@ -1,4 +1,4 @@
-//! Passwords that somebody outside judges: a directory (`ldap`).
+//! Passwords that somebody outside judges: a directory (`ldap`), or the system (`pam`).
 //!
 //! A client says its password in the clear, once; the answer is the same for a user who does not exist.
 //! What was right is worth a login to the server as this user, where the configuration knows nothing
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pooler_protocol::auth::{self, PASSWORD_BYTES_MAX, Password};
-use pooler_protocol::hba::{Ldap, Method};
+use pooler_protocol::hba::{Ldap, Method, Pam};
 use zeroize::Zeroizing;
 
 use super::Hub;
@@ -17,6 +17,8 @@ use super::gate::Demand;
 use crate::error::{ClientLoginError, Refusal};
 use crate::ldap::{self, LdapFault, Question};
 use crate::log::Seldom;
+use crate::net::{Peer, name_of as host_name_of};
+use crate::pam::{self, PamFault};
 use crate::registry::Current;
 
 /// What is wrong with a directory is said once in a while.
@@ -45,6 +47,10 @@ pub(super) async fn prove(
         (Method::Ldap, Some(directory)) => {
             by_directory(hub, current, directory, user, password.clone()).await?
         }
+        (Method::Pam, _) => match &demand.pam {
+            Some(rule) => by_system(current, talk.peer(), rule, user, password.clone()).await?,
+            None => false,
+        },
         _ => false,
     };
     match right {
@@ -57,6 +63,7 @@ pub(super) async fn prove(
 fn name_of(method: Method) -> &'static str {
     match method {
         Method::Ldap => "LDAP",
+        Method::Pam => "PAM",
         _ => "password",
     }
 }
@@ -79,12 +86,45 @@ async fn by_directory(
         Some(runtime) => ldap::check(question, runtime).await,
         None => Err(LdapFault::Ending),
     };
-    answer.map_err(|fault| {
-        if SAID.may_say(None, Instant::now()) {
-            tracing::error!(%user, "LDAP cannot say who somebody is: {fault}");
-        } else {
-            tracing::debug!(%user, "LDAP cannot say who somebody is: {fault}");
+    answer.map_err(|fault| nobody_can_say("LDAP", user, &fault))
+}
+
+/// From where PAM is told that somebody comes, as in PostgreSQL.
+async fn by_system(
+    current: &Current,
+    peer: Peer,
+    rule: &Pam,
+    user: &str,
+    password: Zeroizing<String>,
+) -> Result<bool, Refusal> {
+    let from = match peer {
+        Peer::Unix => "[local]".to_owned(),
+        Peer::Tcp(address) => {
+            let address = address.ip().to_canonical();
+            let name = match rule.host_name {
+                true => host_name_of(address).await,
+                false => None,
+            };
+            name.unwrap_or_else(|| address.to_string())
         }
-        Refusal::nobody_can_say("LDAP", user)
-    })
+    };
+    let question = pam::Question {
+        service: rule.service.clone(),
+        directory: current.config.auth.pam_dir.clone(),
+        user: user.to_owned(),
+        password,
+        from,
+        limit: current.config.auth.pam_timeout,
+    };
+    let answer: Result<bool, PamFault> = pam::check(question).await;
+    answer.map_err(|fault| nobody_can_say("PAM", user, &fault))
+}
+
+fn nobody_can_say(whom: &'static str, user: &str, fault: &dyn std::fmt::Display) -> Refusal {
+    if SAID.may_say(None, Instant::now()) {
+        tracing::error!(%user, "{whom} cannot say who somebody is: {fault}");
+    } else {
+        tracing::debug!(%user, "{whom} cannot say who somebody is: {fault}");
+    }
+    Refusal::nobody_can_say(whom, user)
 }

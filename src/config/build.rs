@@ -168,6 +168,8 @@ pub(crate) fn auth(section: &Section, directory: &Path) -> Auth {
         max_login_failures: values.limit("max_login_failures"),
         lookup_timeout: values.duration("lookup_timeout"),
         ldap_timeout: values.duration("ldap_timeout"),
+        pam_dir: values.file("pam_dir", directory),
+        pam_timeout: values.duration("pam_timeout"),
     }
 }
 

@@ -143,12 +143,29 @@ pub(crate) fn check(config: &Config, section: &Section, problems: &mut Problems)
     }
 }
 
+/// Why a rule cannot ask PAM.
+#[cfg(feature = "pam")]
+fn pam_is_there() -> Result<(), String> {
+    pooler_pam::available().map_err(|e| format!("method pam: {e}"))
+}
+
+/// Why a rule cannot ask PAM.
+#[cfg(not(feature = "pam"))]
+fn pam_is_there() -> Result<(), String> {
+    Err("method pam was not built in: build the pooler with the cargo feature \"pam\"".to_owned())
+}
+
 fn check_rule(config: &Config, rule: &Rule, no_ca: bool, problems: &mut Problems) {
     let (file, line) = (&rule.place.file, rule.place.line);
     if no_ca && (rule.method == Method::Cert || rule.client_cert != ClientCert::Any) {
         let message =
             "needs cert, key and ca in [tls.client]: nobody's certificate could be verified";
         problems.error_in(file, line, message);
+    }
+    if rule.method == Method::Pam
+        && let Err(why) = pam_is_there()
+    {
+        problems.error_in(file, line, why);
     }
     match rule.transport {
         Transport::HostGss => {

@@ -452,6 +452,14 @@ pub(crate) static KEYS: &[Key] = &[
         "How long LDAP servers may take for one login, connecting included: one that does not answer \
              leaves the others of its rule their share. Lower it where clients give up sooner.",
     ),
+    key(AUTH, "pam_dir", Kind::File, r#""""#).doc(
+        "Where method pam of hba_file finds its services, one file each; without it as the system has it, \
+             /etc/pam.d.",
+    ),
+    key(AUTH, "pam_timeout", DURATION, r#""15s""#).doc(
+        "How long PAM's modules may take for one login. One that takes longer keeps one of 16 turns until it is \
+             done, but not its client. Lower it where clients give up sooner.",
+    ),
     // TLS.
     key(TLS, "mode", Kind::Word(TlsMode::CHOICE), r#""prefer""#).doc(
         "How much TLS is asked for. Toward servers as libpq's sslmode. Toward clients as PgBouncer's \

@@ -284,6 +284,10 @@ pub struct Auth {
     pub lookup_timeout: Duration,
     /// How long LDAP servers may take for one login.
     pub ldap_timeout: Duration,
+    /// Where PAM's services are described, if not where the system has them.
+    pub pam_dir: Option<PathBuf>,
+    /// How long PAM may take for one login.
+    pub pam_timeout: Duration,
 }
 
 /// `[tls.client]` and `[tls.server]`.

@@ -14,6 +14,8 @@ mod certificates;
 mod ldap;
 mod legs;
 mod lookup;
+#[cfg(all(feature = "pam", target_os = "linux"))]
+mod pam;
 mod rules;
 mod slapd;
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use ident::IdentMaps;
 pub use ldap::{Ldap, LdapEncryption, LdapFilter, LdapScope, LdapWay};
-pub use rule::{ClientCert, ClientName, Method, Rule, Transport};
+pub use rule::{ClientCert, ClientName, Method, Pam, Rule, Transport};
 pub use rules::{Asked, Came, Decision, Facts, Need, Rules};
 
 /// Where a line stands.

@@ -42,6 +42,17 @@ pub enum Method {
     Peer,
     /// Say the password in the clear, which a directory then judges: [`Rule::ldap`].
     Ldap,
+    /// Say the password in the clear, which the system's PAM then judges: [`Rule::pam`].
+    Pam,
+}
+
+/// How PAM is asked. PostgreSQL's documentation: "PAM Authentication".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pam {
+    /// The name of the service: `pamservice`.
+    pub service: String,
+    /// Whether it is told the name of the client's host instead of its address: `pam_use_hostname`.
+    pub host_name: bool,
 }
 
 /// Whether a client must have shown a certificate, whatever the method.
@@ -89,13 +100,15 @@ pub struct Rule {
     pub client_name: ClientName,
     /// The directory that `ldap` asks.
     pub ldap: Option<Arc<Ldap>>,
+    /// How `pam` asks.
+    pub pam: Option<Pam>,
     /// The line, for whoever asks: without secrets.
     pub text: String,
     /// The line's columns, their tokens without quotes and without secrets.
     pub columns: Vec<Vec<String>>,
 }
 
-const UNSUPPORTED: &[&str] = &["gss", "sspi", "pam", "bsd", "radius", "ident", "oauth"];
+const UNSUPPORTED: &[&str] = &["gss", "sspi", "bsd", "radius", "ident", "oauth"];
 
 impl Rule {
     /// Reads a line.
@@ -163,6 +176,10 @@ fn parse(line: &Line) -> Result<Rule, String> {
         },
         client_name: ClientName::default(),
         ldap: None,
+        pam: (method == Method::Pam).then(|| Pam {
+            service: PAM_SERVICE.to_owned(),
+            host_name: false,
+        }),
         text: shown(line),
         columns: {
             let texts =
@@ -179,6 +196,9 @@ fn parse(line: &Line) -> Result<Rule, String> {
     }
     Ok(rule)
 }
+
+/// The service, unless `pamservice` names one.
+const PAM_SERVICE: &str = "postgresql";
 
 /// The option whose value is a secret.
 const SECRET: &str = "ldapbindpasswd=";
@@ -213,6 +233,7 @@ fn method(word: &str, transport: Transport) -> Result<Method, String> {
         ("peer" | "ident", Transport::Local) => Method::Peer,
         ("peer", _) => return Err("peer needs local".to_owned()),
         ("ldap", _) => Method::Ldap,
+        ("pam", _) => Method::Pam,
         (other, _) if UNSUPPORTED.contains(&other) => {
             return Err(format!("method {other} is not supported by the pooler"));
         }
@@ -246,6 +267,20 @@ impl Rule {
                 Method::Cert | Method::Peer => self.map = Some(value.to_owned()),
                 _ => return Err("map needs method cert or peer".to_owned()),
             },
+            "pamservice" | "pam_use_hostname" => {
+                let pam = self.pam.as_mut();
+                let pam = pam.ok_or_else(|| format!("{name} needs method pam"))?;
+                match (name, value) {
+                    // It is the name of a file.
+                    ("pamservice", "") => return Err("pamservice is empty".to_owned()),
+                    ("pamservice", value) if value.contains('/') => {
+                        return Err(format!("invalid value {value:?} of pamservice"));
+                    }
+                    ("pamservice", value) => value.clone_into(&mut pam.service),
+                    (_, "0" | "1") => pam.host_name = value == "1",
+                    _ => return Err(format!("invalid value {value:?} of {name}: 0 or 1")),
+                }
+            }
             "clientcert" => {
                 tls_alone(self)?;
                 self.client_cert = match (value, self.method) {

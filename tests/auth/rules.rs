@@ -45,6 +45,7 @@ fn rules_decide_who_gets_in_and_how() {
     );
     let pooler = by_rules(Pooler::before(postgres), &hba)
         .auth("user = \"gate_looker\"")
+        .auth("cache_time = \"1s\"")
         .set("admin_users = [\"ops\"]")
         .section("[users.ben]\npassword = \"bens\"\n[users.dave]\npassword = \"daves\"\n[users.ops]\npassword = \"opss\"")
         .start();
@@ -107,10 +108,49 @@ fn rules_decide_who_gets_in_and_how() {
             .err()
             .is_none_or(|e| e.sqlstate() != "28000" || !e.text().contains("pg_hba"))
     );
+    // Who leaves the group, here by the role in between, stays out from when the answer is old.
     postgres.psql("REVOKE staff FROM team").unwrap();
     wait_until("the answer is old", || {
-        try_login(port, "nobody2", "gated", "").is_err()
+        try_login(port, "ann", "gated", "").is_err()
     });
+    let error = refused(port, "ann", "gated", "");
+    assert_eq!(
+        (error.sqlstate(), error.text()),
+        ("28000".to_owned(), none("ann", "gated"))
+    );
+    postgres.psql("GRANT staff TO ann").unwrap();
+    wait_until("the absence is old", || {
+        try_login(port, "ann", "gated", "").is_ok()
+    });
+}
+
+/// A reload forgets what was said of groups, however long it would have been good for.
+#[test]
+fn a_reload_asks_for_groups_anew() {
+    let postgres = postgres();
+    postgres
+        .psql(
+            "CREATE ROLE club; CREATE ROLE cleo LOGIN IN ROLE club; CREATE ROLE club_looker LOGIN",
+        )
+        .unwrap();
+    let hba = file("hba6", "host all +club all trust\n");
+    let pooler = by_rules(Pooler::before(postgres), &hba)
+        .auth("user = \"club_looker\"")
+        .auth("cache_time = \"1h\"")
+        .start();
+    let port = pooler.port();
+    assert!(try_login(port, "cleo", "postgres", "").is_ok());
+    postgres.psql("REVOKE club FROM cleo").unwrap();
+    assert!(
+        try_login(port, "cleo", "postgres", "").is_ok(),
+        "the answer is good for an hour"
+    );
+    pooler.signal("HUP");
+    wait_until("reloaded", || {
+        pooler.log().contains("configuration reloaded")
+    });
+    let error = refused(port, "cleo", "postgres", "");
+    assert!(error.text().contains("no pg_hba.conf entry"), "{error:?}");
 }
 
 /// A line that is not understood keeps the pooler from starting, and a reload from doing anything.

@@ -506,7 +506,11 @@ async fn prove_password(
     loop {
         let (secret, exists) = account.secret_or_mock(hub);
         let (name, password) = (account.name.clone(), Zeroizing::new(said.to_vec()));
-        let check = derive(move || secret.check_password(&name, &password));
+        let second = account.second().cloned();
+        let check = derive(move || {
+            let second = second.is_some_and(|s| s.check_password(&name, &password));
+            secret.check_password(&name, &password) || second
+        });
         let right = check.await.unwrap_or(false);
         if right && exists {
             return Ok(std::str::from_utf8(said).ok().map(Password::new));
@@ -528,7 +532,9 @@ async fn prove_md5(
     let response = auth::parse_password(&body)?;
     loop {
         let (secret, exists) = account.secret_or_mock(hub);
-        if secret.check_md5(&account.name, salt, response) && exists {
+        let second = account.second();
+        let second = second.is_some_and(|s| s.check_md5(&account.name, salt, response));
+        if (secret.check_md5(&account.name, salt, response) || second) && exists {
             return Ok(());
         }
         if !account.renew().await {
@@ -545,7 +551,10 @@ async fn prove_scram(
 ) -> Result<ScramKeys, ClientLoginError> {
     let user = &*account.name;
     let server = match account.verifier(hub, current).await {
-        Some(verifier) => ScramServer::new(verifier, talk.binding.clone()),
+        Some(verifier) => {
+            let second = account.second_verifier(current, &verifier).await;
+            ScramServer::new(verifier, talk.binding.clone()).or(second)
+        }
         None => ScramServer::mock(&hub.registry.mock_secret, user, talk.binding.clone()),
     };
     auth::encode_sasl(server.mechanisms(), &mut talk.out);

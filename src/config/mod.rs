@@ -49,7 +49,7 @@ mod tests;
 pub use self::assign::AssignError;
 pub use self::error::{ConfigError, Problem};
 pub use self::hba::Hba;
-pub use self::reread::SecretFile;
+pub use self::reread::SecretSource;
 pub use self::settings::PoolSettings;
 pub use self::show::ShownKey;
 pub use self::types::{
@@ -156,6 +156,11 @@ impl Config {
         configured.or_else(|| self.userlist.get(user).and_then(Option::as_ref))
     }
 
+    /// A second password that is right, of a user who has a first.
+    pub fn second_secret(&self, user: &str) -> Option<&Secret> {
+        self.users.get(user)?.second.as_ref()
+    }
+
     /// Whether a user of this name may be looked up: `[users]` has no password of it, and the user list
     /// does not name it. One that is listed with an empty secret has none.
     pub fn may_look_up(&self, user: &str) -> bool {
@@ -193,10 +198,18 @@ impl Config {
             None => ServerLogin {
                 user: client_user,
                 secret: self.secret(client_user),
+                second: self.second_secret(client_user),
             },
             Some(user) => {
-                let secret = database.password.as_ref().or_else(|| self.secret(user));
-                ServerLogin { user, secret }
+                let (secret, second) = match &database.password {
+                    Some(own) => (Some(own), database.second.as_ref()),
+                    None => (self.secret(user), self.second_secret(user)),
+                };
+                ServerLogin {
+                    user,
+                    secret,
+                    second,
+                }
             }
         }
     }

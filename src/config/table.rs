@@ -382,7 +382,19 @@ pub(crate) static KEYS: &[Key] = &[
     key(DATABASE_AND_USER, "password", Kind::Secret, r#""""#)
         .doc("A password in clear, \"md5...\" or \"SCRAM-SHA-256$...\"."),
     key(DATABASE_AND_USER, "password_file", Kind::File, r#""""#)
-        .doc("A file whose first line is the password, to keep it out of this one."),
+        .doc(
+            "A file whose first line is the password, to keep it out of this one; a second line is a \
+             second_password. Read again for each login to a server.",
+        ),
+    key(DATABASE_AND_USER, "second_password", Kind::Secret, r#""""#).doc(
+        "Another password that is right too, while one is being changed: clients may come with either, and \
+             servers are tried with both.",
+    ),
+    key(DATABASE_AND_USER, "password_command", Kind::Names, "[]").doc(
+        "A program and its arguments, run without a shell for each login to a server: the first line that it \
+             prints is the password, a second one another that may be right. It has 10 s. For servers alone: \
+             clients are not checked with it.",
+    ),
     // Authentication.
     key(
         AUTH,

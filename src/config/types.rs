@@ -224,6 +224,8 @@ pub struct Database {
     pub user: Option<String>,
     /// The password of `user`; none: the one that `Config::secret` knows.
     pub password: Option<Secret>,
+    /// Another that is right too.
+    pub second: Option<Secret>,
 }
 
 impl Database {
@@ -246,6 +248,8 @@ pub struct User {
     pub name: String,
     /// From `password` or `password_file`.
     pub password: Option<Secret>,
+    /// Another that is right too.
+    pub second: Option<Secret>,
 }
 
 /// How to log in to a server for a client.
@@ -255,6 +259,8 @@ pub struct ServerLogin<'a> {
     pub user: &'a str,
     /// What is known of its password.
     pub secret: Option<&'a Secret>,
+    /// Another that may be right.
+    pub second: Option<&'a Secret>,
 }
 
 /// `[auth]`: how clients prove who they are. Paths start from the configuration's directory.

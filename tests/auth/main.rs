@@ -16,6 +16,7 @@ mod legs;
 mod lookup;
 #[cfg(all(feature = "pam", target_os = "linux"))]
 mod pam;
+mod passwords;
 mod rules;
 mod slapd;
 

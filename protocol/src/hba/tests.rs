@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use super::Method::{Md5, Peer, Reject, ScramSha256, Trust};
 use super::*;
 
+mod documented;
+
 #[derive(Default)]
 struct Memory(BTreeMap<PathBuf, String>);
 

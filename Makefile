@@ -23,12 +23,14 @@ demo:
 test:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
+	@sh scripts/install-ldap.sh
 	$(CARGO) test --workspace
 
 lint:
 	@sh scripts/check-tools.sh fmt clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 bench:

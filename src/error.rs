@@ -130,6 +130,22 @@ impl Refusal {
         )
     }
 
+    /// Somebody outside says that the password is wrong, or that there is no such user.
+    #[must_use]
+    pub fn outside(method: &str, user: &str) -> Self {
+        Self::other_name(method, user)
+    }
+
+    /// Whoever outside would have to judge the password cannot. No attempt: it says nothing of the password.
+    #[must_use]
+    pub fn nobody_can_say(method: &str, user: &str) -> Self {
+        Self::fatal(
+            "08001",
+            format!("{method} authentication failed for user \"{user}\""),
+        )
+        .hint("Connect again in a moment; the pooler's log says what is wrong.")
+    }
+
     /// The user is in no list, and nobody can be asked about it now.
     #[must_use]
     pub fn no_lookup(user: &str) -> Self {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pooler_protocol::auth::Verifier;
 
 use crate::cluster::{Change, Cluster, ReplicaOf};
-use crate::config::{Config, Database, PoolMode, PoolSettings, Routing, SecretFile};
+use crate::config::{Config, Database, PoolMode, PoolSettings, Routing};
 use crate::error::Refusal;
 use crate::log::Seldom;
 use crate::lookup::{self, Lookup};
@@ -21,14 +21,16 @@ use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters, liveness};
 use crate::server::catalogue;
-use crate::server::login::{Credentials, Reread};
 use crate::tls::Tls;
 
 mod attempts;
 mod gates;
+mod secrets;
 
 pub use attempts::Attempts;
 pub use gates::{Closed, Gates};
+pub(crate) use secrets::credentials;
+pub use secrets::credentials_of;
 
 /// One configuration and what was made of it.
 #[derive(Debug)]
@@ -357,8 +359,8 @@ impl Registry {
             let key = LimitKey::PoolServers(key.database.clone(), key.user.clone());
             limits.push(self.limit(key, Some(size)));
         }
-        let file = config.server_secret_file(configured, client_user);
-        let credentials = Credentials::new(login.secret.cloned()).with_reread(rereading(file));
+        let source = config.server_secret_source(configured, client_user);
+        let credentials = credentials(login.secret, login.second, source);
         if let Some(old) = old {
             credentials.inherit(&old.recipe.credentials);
         }
@@ -584,15 +586,4 @@ fn lookup_on(
         timeout: auth.lookup_timeout,
     };
     Some(Lookup::new(recipe, runtime))
-}
-
-/// What proves to servers that the pooler is `user`, for purposes of its own.
-#[must_use]
-pub fn credentials_of(config: &Config, user: &str) -> Arc<Credentials> {
-    let credentials = Credentials::new(config.secret(user).cloned());
-    Arc::new(credentials.with_reread(rereading(config.secret_file(user))))
-}
-
-fn rereading(file: Option<SecretFile>) -> Option<Reread> {
-    file.map(|file| -> Reread { Box::new(move || file.read()) })
 }

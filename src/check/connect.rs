@@ -15,8 +15,9 @@ use pooler_protocol::settings::Settings;
 use crate::config::{Cluster, Config};
 use crate::net::Address;
 use crate::pool::liveness;
+use crate::registry::credentials;
 use crate::server::Interners;
-use crate::server::login::{Credentials, Target, login};
+use crate::server::login::{Target, login};
 use crate::tls::Tls;
 
 /// How long one login may take.
@@ -113,11 +114,19 @@ async fn try_leg(
     let own = config.databases.values().find(|d| {
         d.user.as_ref() == Some(&leg.user)
             && d.dbname(&d.name) == leg.database
-            && d.password.is_some()
+            && (d.password.is_some() || config.server_secret_source(d, &leg.user).is_some())
     });
-    let secret = match (leg.what, own) {
-        ("clients", Some(database)) => database.password.as_ref(),
-        _ => config.secret(&leg.user),
+    let (secret, second, source) = match (leg.what, own) {
+        ("clients", Some(own)) => (
+            own.password.as_ref(),
+            own.second.as_ref(),
+            config.server_secret_source(own, &leg.user),
+        ),
+        _ => (
+            config.secret(&leg.user),
+            config.second_secret(&leg.user),
+            config.secret_source(&leg.user),
+        ),
     };
     if matches!(secret, Some(Secret::Scram(_))) {
         return Ok("not tried: of a verifier, only a client's proof logs in");
@@ -126,7 +135,7 @@ async fn try_leg(
         address: address.clone(),
         database: &leg.database,
         user: &leg.user,
-        credentials: &Arc::new(Credentials::new(secret.cloned())),
+        credentials: &Arc::new(credentials(secret, second, source)),
         parameters: &[("application_name".to_owned(), "pooler check".to_owned())],
         liveness: liveness(&config.pooler.defaults),
         no_settings: Arc::clone(no_settings),

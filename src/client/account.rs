@@ -40,7 +40,8 @@ pub(super) struct Account {
 
 enum Known {
     Nothing,
-    Listed(Secret),
+    /// With another that is right too, while it is being changed.
+    Listed(Secret, Option<Secret>),
     Found(Arc<Found>),
 }
 
@@ -60,7 +61,8 @@ impl Account {
             lookup: None,
         };
         if let Some(secret) = current.config.secret(name) {
-            account.known = Known::Listed(secret.clone());
+            let second = current.config.second_secret(name);
+            account.known = Known::Listed(secret.clone(), second.cloned());
         } else if current.config.may_look_up(name)
             && !is_console(database)
             && let Some(lookup) = current.lookup(database)
@@ -101,7 +103,7 @@ impl Account {
     fn secret(&self) -> Option<&Secret> {
         match &self.known {
             Known::Nothing => None,
-            Known::Listed(secret) => Some(secret),
+            Known::Listed(secret, _) => Some(secret),
             Known::Found(found) => Some(found.secret()),
         }
     }
@@ -110,7 +112,7 @@ impl Account {
     pub(super) fn found(self) -> Option<Arc<Found>> {
         match self.known {
             Known::Found(found) => Some(found),
-            Known::Nothing | Known::Listed(_) => None,
+            Known::Nothing | Known::Listed(..) => None,
         }
     }
 
@@ -120,6 +122,36 @@ impl Account {
             Some(secret) => (secret.clone(), true),
             None => (Secret::mock(&hub.registry.mock_secret, &self.name), false),
         }
+    }
+
+    /// A second password that is right.
+    pub(super) fn second(&self) -> Option<&Secret> {
+        match &self.known {
+            Known::Listed(_, second) => second.as_ref(),
+            Known::Nothing | Known::Found(_) => None,
+        }
+    }
+
+    /// What a SCRAM exchange that begins with `first` is checked against as well.
+    pub(super) async fn second_verifier(
+        &self,
+        current: &Arc<Current>,
+        first: &Verifier,
+    ) -> Option<Verifier> {
+        let plain = match self.second()? {
+            Secret::Scram(verifier) => return Some(verifier.clone()),
+            Secret::Md5(_) => return None,
+            plain @ Secret::Plain(_) => plain.clone(),
+        };
+        // No name has a zero in it.
+        let name = format!("{}\0second", self.name);
+        if let Some(known) = current.known_verifier(&name) {
+            return Some(known);
+        }
+        let (salt, iterations) = (first.salt().to_vec(), first.iterations());
+        let made = derive(move || plain.verifier(&salt, iterations)).await??;
+        current.keep_verifier(&name, made.clone());
+        Some(made)
     }
 
     /// Whether md5 was asked for and only SCRAM will do: of a verifier, md5 knows nothing. A user

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pooler_protocol::auth::{
-    self, ChannelBinding, PASSWORD_BYTES_MAX, SASL_BYTES_MAX, ScramKeys, ScramServer,
+    self, ChannelBinding, PASSWORD_BYTES_MAX, Password, SASL_BYTES_MAX, ScramKeys, ScramServer,
 };
 use pooler_protocol::hba::{ClientCert, Method};
 use pooler_protocol::startup::{self, FirstPacket, Negotiation, Startup, StartupError};
@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::account::{Account, derive};
 use super::admit::Admission;
-use super::{Errand, Hub, gate, startup_settings};
+use super::{Errand, Hub, gate, outside, startup_settings};
 use crate::admin::{Visitor, is_console};
 use crate::buffer::SharedScratch;
 use crate::config::PoolSettings;
@@ -53,13 +53,19 @@ pub struct Authenticated {
     keys: Option<ScramKeys>,
     /// What was looked up of the user.
     found: Option<Arc<Found>>,
+    /// Said in the clear, and right.
+    password: Option<Password>,
 }
 
 impl Authenticated {
     /// Nobody asked for a proof.
     fn trusted(user: String) -> Self {
-        let (keys, found) = (None, None);
-        Self { user, keys, found }
+        Self {
+            user,
+            keys: None,
+            found: None,
+            password: None,
+        }
     }
 
     /// Notes what the exchange gave to log in with elsewhere, if the pool is of the same user.
@@ -73,6 +79,9 @@ impl Authenticated {
         }
         if let Some(keys) = &self.keys {
             credentials.learn_from_client(keys);
+        }
+        if let Some(password) = &self.password {
+            credentials.learn_password(password);
         }
     }
 
@@ -152,6 +161,11 @@ impl Talk {
         Ok(())
     }
 
+    /// Who is at the other end.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     fn origin(&self) -> gate::Origin {
         gate::Origin {
             peer: self.peer,
@@ -175,7 +189,10 @@ impl Talk {
     }
 
     /// The body of the next 'p' message.
-    async fn next_password_message(&mut self, max: usize) -> Result<Vec<u8>, ClientLoginError> {
+    pub(super) async fn next_password_message(
+        &mut self,
+        max: usize,
+    ) -> Result<Vec<u8>, ClientLoginError> {
         self.flush().await?;
         loop {
             if let Some((body, used)) = auth::next_message(&self.received, max)? {
@@ -433,6 +450,13 @@ async fn prove(
             demand.check_peer(current, uid, startup).await?;
             Authenticated::trusted(user)
         }
+        Method::Ldap | Method::Pam => {
+            let password = outside::prove(hub, current, talk, &demand, &user).await?;
+            Authenticated {
+                password: Some(password),
+                ..Authenticated::trusted(user)
+            }
+        }
         // Whoever has decided so has said so.
         Method::Reject => return Err(Refusal::wrong_password(&user).into()),
         Method::Password | Method::Md5 | Method::ScramSha256 => {
@@ -456,31 +480,40 @@ async fn prove_by_secret(
     method: Method,
     mut account: Account,
 ) -> Result<Authenticated, ClientLoginError> {
-    let keys = match method {
-        Method::Password => prove_password(hub, talk, &mut account).await?,
+    let (mut keys, mut password) = (None, None);
+    match method {
+        Method::Password => password = prove_password(hub, talk, &mut account).await?,
         Method::Md5 if !account.needs_scram() => prove_md5(hub, talk, &mut account).await?,
         // A verifier can be proved by SCRAM alone, also where md5 is configured.
-        _ => Some(prove_scram(hub, current, talk, &account).await?),
-    };
-    let (user, found) = (account.name.clone(), account.found());
-    Ok(Authenticated { user, keys, found })
+        _ => keys = Some(prove_scram(hub, current, talk, &account).await?),
+    }
+    Ok(Authenticated {
+        user: account.name.clone(),
+        keys,
+        found: account.found(),
+        password,
+    })
 }
 
 async fn prove_password(
     hub: &Hub,
     talk: &mut Talk,
     account: &mut Account,
-) -> Result<Option<ScramKeys>, ClientLoginError> {
+) -> Result<Option<Password>, ClientLoginError> {
     auth::encode_cleartext_password(&mut talk.out);
-    let body = talk.next_password_message(PASSWORD_BYTES_MAX).await?;
-    let password = auth::parse_password(&body)?;
+    let body = Zeroizing::new(talk.next_password_message(PASSWORD_BYTES_MAX).await?);
+    let said = auth::parse_password(&body)?;
     loop {
         let (secret, exists) = account.secret_or_mock(hub);
-        let (name, password) = (account.name.clone(), Zeroizing::new(password.to_vec()));
-        let check = derive(move || secret.check_password(&name, &password));
+        let (name, password) = (account.name.clone(), Zeroizing::new(said.to_vec()));
+        let second = account.second().cloned();
+        let check = derive(move || {
+            let second = second.is_some_and(|s| s.check_password(&name, &password));
+            secret.check_password(&name, &password) || second
+        });
         let right = check.await.unwrap_or(false);
         if right && exists {
-            return Ok(None);
+            return Ok(std::str::from_utf8(said).ok().map(Password::new));
         }
         if !account.renew().await {
             return Err(Refusal::wrong_password(&account.name).into());
@@ -492,15 +525,17 @@ async fn prove_md5(
     hub: &Hub,
     talk: &mut Talk,
     account: &mut Account,
-) -> Result<Option<ScramKeys>, ClientLoginError> {
+) -> Result<(), ClientLoginError> {
     let salt: [u8; 4] = rand::random();
     auth::encode_md5_password(salt, &mut talk.out);
     let body = talk.next_password_message(PASSWORD_BYTES_MAX).await?;
     let response = auth::parse_password(&body)?;
     loop {
         let (secret, exists) = account.secret_or_mock(hub);
-        if secret.check_md5(&account.name, salt, response) && exists {
-            return Ok(None);
+        let second = account.second();
+        let second = second.is_some_and(|s| s.check_md5(&account.name, salt, response));
+        if (secret.check_md5(&account.name, salt, response) || second) && exists {
+            return Ok(());
         }
         if !account.renew().await {
             return Err(Refusal::wrong_password(&account.name).into());
@@ -516,7 +551,10 @@ async fn prove_scram(
 ) -> Result<ScramKeys, ClientLoginError> {
     let user = &*account.name;
     let server = match account.verifier(hub, current).await {
-        Some(verifier) => ScramServer::new(verifier, talk.binding.clone()),
+        Some(verifier) => {
+            let second = account.second_verifier(current, &verifier).await;
+            ScramServer::new(verifier, talk.binding.clone()).or(second)
+        }
         None => ScramServer::mock(&hub.registry.mock_secret, user, talk.binding.clone()),
     };
     auth::encode_sasl(server.mechanisms(), &mut talk.out);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pooler_protocol::hba::{
-    Asked, Came, ClientCert, ClientName, Decision, Facts, Method, Need, Rule,
+    Asked, Came, ClientCert, ClientName, Decision, Facts, Ldap, Method, Need, Pam, Rule,
 };
 use pooler_protocol::startup::{Replication, Startup};
 
@@ -21,6 +21,8 @@ pub(super) struct Demand {
     pub(super) client_cert: ClientCert,
     client_name: ClientName,
     map: Option<String>,
+    pub(super) ldap: Option<Arc<Ldap>>,
+    pub(super) pam: Option<Pam>,
 }
 
 impl Demand {
@@ -41,6 +43,8 @@ impl Demand {
             },
             client_name: ClientName::CommonName,
             map,
+            ldap: None,
+            pam: None,
         }
     }
 
@@ -50,6 +54,8 @@ impl Demand {
             client_cert: rule.client_cert,
             client_name: rule.client_name,
             map: rule.map.clone(),
+            ldap: rule.ldap.clone(),
+            pam: rule.pam.clone(),
         }
     }
 }

@@ -34,6 +34,7 @@ mod door;
 mod farewell;
 mod gate;
 mod oldest;
+mod outside;
 mod reception;
 mod replication;
 mod routes;

@@ -63,10 +63,12 @@ impl Config {
             let (old, new_one) = (&self.databases[name], &new.databases[name]);
             is_same(&self.database_sections[name], &new.database_sections[name])
                 && is_same_secret(old.password.as_ref(), new_one.password.as_ref())
+                && is_same_secret(old.second.as_ref(), new_one.second.as_ref())
         };
         let same_user = |name: &String| {
             let (old, new) = (&self.users[name], &new.users[name]);
             is_same_secret(old.password.as_ref(), new.password.as_ref())
+                && is_same_secret(old.second.as_ref(), new.second.as_ref())
         };
         let same_section =
             |name: &String| is_same(&self.user_sections[name], &new.user_sections[name]);

@@ -96,12 +96,14 @@ pub(crate) fn database(
     let cluster = values
         .optional_text("cluster")
         .or_else(|| only_cluster.cloned());
+    let (password, second) = passwords(section, directory, problems);
     Database {
         name: name.to_owned(),
         cluster: cluster.unwrap_or_default(),
         dbname: values.optional_text("dbname"),
         user: values.optional_text("user"),
-        password: password(section, directory, problems),
+        password,
+        second,
     }
 }
 
@@ -112,45 +114,95 @@ pub(crate) fn user(
     directory: &Path,
     problems: &mut Problems,
 ) -> User {
+    let (password, second) = passwords(section, directory, problems);
     User {
         name: name.to_owned(),
-        password: password(section, directory, problems),
+        password,
+        second,
     }
 }
 
-/// What `password` or `password_file` says.
-fn password(section: &Section, directory: &Path, problems: &mut Problems) -> Option<Secret> {
+/// What `password` or `password_file` says, and the second one.
+fn passwords(
+    section: &Section,
+    directory: &Path,
+    problems: &mut Problems,
+) -> (Option<Secret>, Option<Secret>) {
     let values = section.values();
-    let file = values.file("password_file", directory);
-    let (key, text) = match (values.secret("password"), file) {
-        (None, None) => return None,
-        (Some(_), Some(_)) => {
-            let line = section.line_of("password_file");
-            let place = section.place("password_file");
-            problems.error(line, place, "password is set too; keep one of the two");
-            return None;
-        }
-        (Some(secret), None) => ("password", secret.0.clone()),
-        (None, Some(file)) => match std::fs::read_to_string(&file) {
-            Ok(text) => (
-                "password_file",
-                text.lines().next().unwrap_or_default().to_owned(),
-            ),
-            Err(error) => {
-                let message = format!("cannot read {}: {error}", file.display());
-                let line = section.line_of("password_file");
-                problems.error(line, section.place("password_file"), message);
-                return None;
+    let (line, place) = (|key| section.line_of(key), |key| section.place(key));
+    let second = values.secret("second_password");
+    if !values.names("password_command").is_empty() {
+        for key in ["password", "password_file", "second_password"] {
+            if section.sets(key) {
+                let message = "password_command is set too; keep one of the two";
+                problems.error(line(key), place(key), message);
             }
-        },
-    };
-    match Secret::parse(&text) {
-        Ok(secret) => Some(secret),
-        Err(error) => {
-            problems.error(section.line_of(key), section.place(key), error.to_string());
-            None
         }
+        return (None, None);
     }
+    let texts = match (
+        values.secret("password"),
+        values.file("password_file", directory),
+    ) {
+        (None, None) => {
+            if second.is_some() {
+                let key = "second_password";
+                problems.error(line(key), place(key), "there is no first: set password");
+            }
+            return (None, None);
+        }
+        (Some(_), Some(_)) => {
+            let key = "password_file";
+            problems.error(
+                line(key),
+                place(key),
+                "password is set too; keep one of the two",
+            );
+            return (None, None);
+        }
+        (Some(first), None) => {
+            let first = ("password", first.0.clone());
+            [
+                Some(first),
+                second.map(|s| ("second_password", s.0.clone())),
+            ]
+        }
+        (None, Some(file)) => {
+            let key = "password_file";
+            if second.is_some() {
+                let key = "second_password";
+                problems.error(
+                    line(key),
+                    place(key),
+                    "put it into the second line of password_file",
+                );
+            }
+            match std::fs::read_to_string(&file) {
+                Ok(text) => {
+                    let mut lines = text.lines();
+                    let first = lines.next().unwrap_or_default().to_owned();
+                    let second = lines.next().filter(|line| !line.is_empty());
+                    [
+                        Some((key, first)),
+                        second.map(|line| (key, line.to_owned())),
+                    ]
+                }
+                Err(error) => {
+                    let message = format!("cannot read {}: {error}", file.display());
+                    problems.error(line(key), place(key), message);
+                    return (None, None);
+                }
+            }
+        }
+    };
+    let [first, second] = texts.map(|text| {
+        let (key, text) = text?;
+        let secret = Secret::parse(&text);
+        secret
+            .map_err(|e| problems.error(line(key), place(key), e.to_string()))
+            .ok()
+    });
+    (first, second)
 }
 
 /// `[auth]`
@@ -168,6 +220,9 @@ pub(crate) fn auth(section: &Section, directory: &Path) -> Auth {
         cache_time: values.timeout("cache_time").unwrap_or_default(),
         max_login_failures: values.limit("max_login_failures"),
         lookup_timeout: values.duration("lookup_timeout"),
+        ldap_timeout: values.duration("ldap_timeout"),
+        pam_dir: values.file("pam_dir", directory),
+        pam_timeout: values.duration("pam_timeout"),
     }
 }
 

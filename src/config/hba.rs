@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pooler_protocol::hba::{
-    ClientCert, Files, IdentMaps, LineError, Method, Rule, Rules, Transport,
+    ClientCert, Files, IdentMaps, LdapEncryption, LineError, Method, Rule, Rules, Transport,
 };
 
 use super::Config;
 use super::error::Problems;
 use super::section::Section;
-use super::types::Auth;
+use super::types::{Auth, LdapTls};
 use super::words::AuthType;
 
 /// See the module.
@@ -23,6 +23,16 @@ pub struct Hba {
     pub rules: Arc<Rules>,
     /// Under which names.
     pub maps: Arc<IdentMaps>,
+}
+
+impl Hba {
+    /// How LDAP servers are told from others, if a rule asks one by TLS.
+    pub(crate) fn ldap_tls(&self, section: &Section, directory: &Path) -> Option<LdapTls> {
+        let mut asked = self.rules.all().iter().filter_map(|r| r.ldap.as_ref());
+        let encrypted = asked.any(|ldap| ldap.encryption != LdapEncryption::None);
+        let ca = section.values().file("ldap_ca", directory);
+        encrypted.then_some(LdapTls { ca })
+    }
 }
 
 struct Disk;
@@ -110,6 +120,10 @@ pub(crate) fn check(config: &Config, section: &Section, problems: &mut Problems)
         let message = format!("there is no map {map:?} in ident_file: nobody gets in by it");
         tell("map", &message, false);
     }
+    if config.tls.ldap.is_none() && section.values().optional_text("ldap_ca").is_some() {
+        let message = "has no effect: no rule of hba_file asks an LDAP server by TLS";
+        tell("ldap_ca", message, false);
+    }
     if auth.user.is_none() {
         if let Some(rule) = config.hba.rules.needs_roles() {
             let message =
@@ -129,12 +143,29 @@ pub(crate) fn check(config: &Config, section: &Section, problems: &mut Problems)
     }
 }
 
+/// Why a rule cannot ask PAM.
+#[cfg(feature = "pam")]
+fn pam_is_there() -> Result<(), String> {
+    pooler_pam::available().map_err(|e| format!("method pam: {e}"))
+}
+
+/// Why a rule cannot ask PAM.
+#[cfg(not(feature = "pam"))]
+fn pam_is_there() -> Result<(), String> {
+    Err("method pam was not built in: build the pooler with the cargo feature \"pam\"".to_owned())
+}
+
 fn check_rule(config: &Config, rule: &Rule, no_ca: bool, problems: &mut Problems) {
     let (file, line) = (&rule.place.file, rule.place.line);
     if no_ca && (rule.method == Method::Cert || rule.client_cert != ClientCert::Any) {
         let message =
             "needs cert, key and ca in [tls.client]: nobody's certificate could be verified";
         problems.error_in(file, line, message);
+    }
+    if rule.method == Method::Pam
+        && let Err(why) = pam_is_there()
+    {
+        problems.error_in(file, line, why);
     }
     match rule.transport {
         Transport::HostGss => {

@@ -49,12 +49,12 @@ mod tests;
 pub use self::assign::AssignError;
 pub use self::error::{ConfigError, Problem};
 pub use self::hba::Hba;
-pub use self::reread::SecretFile;
+pub use self::reread::SecretSource;
 pub use self::settings::PoolSettings;
 pub use self::show::ShownKey;
 pub use self::types::{
-    Auth, Cluster, Database, Host, Limit, ListenAddress, Log, Metrics, Pooler, ServerLogin, Tls,
-    TlsSide, Tracing, User,
+    Auth, Cluster, Database, Host, LdapTls, Limit, ListenAddress, Log, Metrics, Pooler,
+    ServerLogin, Tls, TlsSide, Tracing, User,
 };
 pub use self::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
@@ -156,6 +156,11 @@ impl Config {
         configured.or_else(|| self.userlist.get(user).and_then(Option::as_ref))
     }
 
+    /// A second password that is right, of a user who has a first.
+    pub fn second_secret(&self, user: &str) -> Option<&Secret> {
+        self.users.get(user)?.second.as_ref()
+    }
+
     /// Whether a user of this name may be looked up: `[users]` has no password of it, and the user list
     /// does not name it. One that is listed with an empty secret has none.
     pub fn may_look_up(&self, user: &str) -> bool {
@@ -193,10 +198,18 @@ impl Config {
             None => ServerLogin {
                 user: client_user,
                 secret: self.secret(client_user),
+                second: self.second_secret(client_user),
             },
             Some(user) => {
-                let secret = database.password.as_ref().or_else(|| self.secret(user));
-                ServerLogin { user, secret }
+                let (secret, second) = match &database.password {
+                    Some(own) => (Some(own), database.second.as_ref()),
+                    None => (self.secret(user), self.second_secret(user)),
+                };
+                ServerLogin {
+                    user,
+                    secret,
+                    second,
+                }
             }
         }
     }
@@ -225,6 +238,7 @@ impl Config {
         let auth = build::auth(&document.auth, directory);
         let userlist = read_userlist(&auth, &document.auth, problems);
         let hba = hba::read(&auth, &document.auth, problems);
+        let ldap_tls = hba.ldap_tls(&document.auth, directory);
         let clusters = document.clusters.iter();
         let databases = document.databases.iter();
         let users = document.users.iter();
@@ -250,6 +264,7 @@ impl Config {
             tls: Tls {
                 client: build::tls_side(&document.tls_client, directory),
                 server: build::tls_side(&document.tls_server, directory),
+                ldap: ldap_tls,
             },
             metrics: build::metrics(&document.metrics),
             log: build::log(&document.log),

@@ -385,7 +385,19 @@ pub(crate) static KEYS: &[Key] = &[
     key(DATABASE_AND_USER, "password", Kind::Secret, r#""""#)
         .doc("A password in clear, \"md5...\" or \"SCRAM-SHA-256$...\"."),
     key(DATABASE_AND_USER, "password_file", Kind::File, r#""""#)
-        .doc("A file whose first line is the password, to keep it out of this one."),
+        .doc(
+            "A file whose first line is the password, to keep it out of this one; a second line is a \
+             second_password. Read again for each login to a server.",
+        ),
+    key(DATABASE_AND_USER, "second_password", Kind::Secret, r#""""#).doc(
+        "Another password that is right too, while one is being changed: clients may come with either, and \
+             servers are tried with both.",
+    ),
+    key(DATABASE_AND_USER, "password_command", Kind::Names, "[]").doc(
+        "A program and its arguments, run without a shell for each login to a server: the first line that it \
+             prints is the password, a second one another that may be right. It has 10 s. For servers alone: \
+             clients are not checked with it.",
+    ),
     // Authentication.
     key(
         AUTH,
@@ -447,6 +459,22 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key(AUTH, "lookup_timeout", DURATION, r#""5s""#)
         .doc("How long query may take, connecting included. Lower it where clients give up sooner."),
+    key(AUTH, "ldap_ca", Kind::File, r#""""#).doc(
+        "Authorities that vouch for LDAP servers, PEM. Without it, those that this system trusts. For \
+             rules of hba_file with ldapscheme=ldaps or ldaptls=1; the server's name is always checked.",
+    ),
+    key(AUTH, "ldap_timeout", DURATION, r#""5s""#).doc(
+        "How long LDAP servers may take for one login, connecting included: one that does not answer \
+             leaves the others of its rule their share. Lower it where clients give up sooner.",
+    ),
+    key(AUTH, "pam_dir", Kind::File, r#""""#).doc(
+        "Where method pam of hba_file finds its services, one file each; without it as the system has it, \
+             /etc/pam.d.",
+    ),
+    key(AUTH, "pam_timeout", DURATION, r#""15s""#).doc(
+        "How long PAM's modules may take for one login. One that takes longer keeps one of 16 turns until it is \
+             done, but not its client. Lower it where clients give up sooner.",
+    ),
     // TLS.
     key(TLS, "mode", Kind::Word(TlsMode::CHOICE), r#""prefer""#).doc(
         "How much TLS is asked for. Toward servers as libpq's sslmode. Toward clients as PgBouncer's \

@@ -226,6 +226,8 @@ pub struct Database {
     pub user: Option<String>,
     /// The password of `user`; none: the one that `Config::secret` knows.
     pub password: Option<Secret>,
+    /// Another that is right too.
+    pub second: Option<Secret>,
 }
 
 impl Database {
@@ -248,6 +250,8 @@ pub struct User {
     pub name: String,
     /// From `password` or `password_file`.
     pub password: Option<Secret>,
+    /// Another that is right too.
+    pub second: Option<Secret>,
 }
 
 /// How to log in to a server for a client.
@@ -257,6 +261,8 @@ pub struct ServerLogin<'a> {
     pub user: &'a str,
     /// What is known of its password.
     pub secret: Option<&'a Secret>,
+    /// Another that may be right.
+    pub second: Option<&'a Secret>,
 }
 
 /// `[auth]`: how clients prove who they are. Paths start from the configuration's directory.
@@ -284,6 +290,12 @@ pub struct Auth {
     pub max_login_failures: Limit,
     /// How long `query` may take.
     pub lookup_timeout: Duration,
+    /// How long LDAP servers may take for one login.
+    pub ldap_timeout: Duration,
+    /// Where PAM's services are described, if not where the system has them.
+    pub pam_dir: Option<PathBuf>,
+    /// How long PAM may take for one login.
+    pub pam_timeout: Duration,
 }
 
 /// `[tls.client]` and `[tls.server]`.
@@ -293,6 +305,15 @@ pub struct Tls {
     pub client: TlsSide,
     /// The pooler to PostgreSQL.
     pub server: TlsSide,
+    /// The pooler to LDAP servers, if a rule asks one that way.
+    pub ldap: Option<LdapTls>,
+}
+
+/// `[auth]`: by what certificates of LDAP servers are judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LdapTls {
+    /// `ldap_ca`; none: as this system has it.
+    pub ca: Option<PathBuf>,
 }
 
 /// TLS towards one side. Paths start from the configuration's directory.

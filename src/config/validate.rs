@@ -133,7 +133,11 @@ fn check_monitor(config: &Config, cluster: &Cluster, document: &Document, proble
                 problems.warn(line, place, message);
             }
         }
-        Some(user) if config.knows_a_secret() && config.secret(user).is_none() => {
+        Some(user)
+            if config.knows_a_secret()
+                && config.secret(user).is_none()
+                && config.secret_source(user).is_none() =>
+        {
             let message = format!(
                 "no password is known of {user:?}; add it to [users] or auth.file, unless the hosts ask \
                  for none"
@@ -196,7 +200,11 @@ fn check_database(config: &Config, name: &str, section: &Section, problems: &mut
         let message = "has no effect without user; set user, or put it into [users.X]";
         problems.error(section.line_of(key), section.place(key), message);
     }
-    if let Some(user) = user.filter(|user| config.server_login(database, user).secret.is_none()) {
+    let unknown = |user: &&str| {
+        config.server_login(database, user).secret.is_none()
+            && config.server_secret_source(database, user).is_none()
+    };
+    if let Some(user) = user.filter(unknown) {
         let message = format!(
             "no password is known of {user:?}; set password, or add it to [users] or auth.file, \
              unless the server asks for none"
@@ -302,7 +310,9 @@ fn check_lookup(config: &Config, section: &Section, problems: &mut Problems) {
         (Some(_), None) if auth.kind != AuthType::Hba => {
             report("user", "looks nobody up without auth.query", false);
         }
-        (Some(user), _) if config.secret(user).is_none() => {
+        (Some(user), _)
+            if config.secret(user).is_none() && config.secret_source(user).is_none() =>
+        {
             let message = format!(
                 "no password is known of {user:?}; add it to [users] or auth.file, unless the hosts ask \
                  for none"

@@ -6,8 +6,8 @@
 //! Everything that the other side says is bounded: messages of at most 64 kB, 256 kB in all. The
 //! caller sets the deadline; dropped midway, the connection is closed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -21,6 +21,7 @@ use pooler_protocol::prepared::ServerStatements;
 use pooler_protocol::settings::Settings;
 use pooler_protocol::startup;
 
+pub use super::credentials::{Credentials, Reread};
 use super::{CancelFlight, Identity, Pass, Replay, Running, Server, Welcome};
 use crate::buffer::{Carry, Outbox};
 use crate::error::LoginError;
@@ -29,124 +30,6 @@ use crate::tls::{Connector, OpenError, Opened, Way};
 
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
 const LOGIN_LEN_MAX: usize = 256 * 1024;
-
-/// What proves to a server who the pooler is.
-#[derive(Default)]
-pub struct Credentials {
-    /// From the configuration.
-    secret: Option<Secret>,
-    /// What took its place since: looked up, where the configuration has none, or read again.
-    later: Mutex<Option<Secret>>,
-    /// Reads the secret again from where it came from. Blocking.
-    reread: Option<Reread>,
-    /// From the last client that proved itself by SCRAM, or derived from the secret: deriving takes
-    /// milliseconds of a core, so it is done once and not for each connection.
-    keys: Mutex<Option<ScramKeys>>,
-}
-
-/// Reads a secret again; nothing if there is none there.
-pub type Reread = Box<dyn Fn() -> Option<Secret> + Send + Sync>;
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credentials(..)")
-    }
-}
-
-impl Credentials {
-    /// `secret` as the configuration has it.
-    #[must_use]
-    pub fn new(secret: Option<Secret>) -> Self {
-        Self {
-            secret,
-            later: Mutex::default(),
-            reread: None,
-            keys: Mutex::default(),
-        }
-    }
-
-    /// The same, whose secret can be read again when a server refuses it.
-    #[must_use]
-    pub fn with_reread(mut self, reread: Option<Reread>) -> Self {
-        self.reread = reread;
-        self
-    }
-
-    /// Notes what was looked up of the user; whether that is news.
-    pub fn learn_from_lookup(&self, found: &Secret) -> bool {
-        let known = self.secret();
-        let news = !known.is_some_and(|known| known.is_same(found));
-        if news {
-            *lock(&self.later) = Some(found.clone());
-        }
-        news
-    }
-
-    /// Reads the secret again; whether it is another than that which was refused. Dropped midway,
-    /// nothing has changed.
-    async fn renew(self: &Arc<Self>) -> bool {
-        if self.reread.is_none() {
-            return false;
-        }
-        let this = Arc::clone(self);
-        let read =
-            tokio::task::spawn_blocking(move || this.reread.as_ref().and_then(|read| read()));
-        let fresh = read.await.ok().flatten();
-        fresh.is_some_and(|fresh| self.learn_from_lookup(&fresh))
-    }
-
-    /// From the configuration, unless something took its place.
-    fn secret(&self) -> Option<Secret> {
-        let later = lock(&self.later).clone();
-        later.or_else(|| self.secret.clone())
-    }
-
-    /// Notes the keys of a client's SCRAM login: enough to log in as this user where the server has
-    /// the same verifier. With a plain password the keys are derived for the server's own salt, and
-    /// those of a client would only take their place.
-    pub fn learn_from_client(&self, keys: &ScramKeys) {
-        if !matches!(self.secret(), Some(Secret::Plain(_))) {
-            self.learn(keys.clone());
-        }
-    }
-
-    /// Notes keys that a server has accepted.
-    fn learn(&self, keys: ScramKeys) {
-        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
-    }
-
-    /// What `old` has learnt, unless the secret has changed since: keys of an old password must not
-    /// outlive it.
-    pub fn inherit(&self, old: &Self) {
-        let same = match (&self.secret, &old.secret) {
-            (Some(new), Some(old)) => new.is_same(old),
-            (None, None) => true,
-            _ => false,
-        };
-        if let Some(keys) = old.learnt().filter(|_| same) {
-            self.learn(keys);
-        }
-        if same && let Some(later) = &*lock(&old.later) {
-            let _news = self.learn_from_lookup(later);
-        }
-    }
-
-    fn learnt(&self) -> Option<ScramKeys> {
-        self.keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn known_keys(&self, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.clone().filter(|k| k.matches(salt, iterations))
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Where to log in, and as whom.
 #[derive(Debug)]
@@ -178,33 +61,61 @@ pub struct LoginTimes {
     pub login: Duration,
 }
 
-/// Logs in. A secret that a server refuses is read again from its file, and tried once more if it is
-/// another by now: while a password is changed, the old and the new one both get in.
+/// Logs in. Secrets that are kept outside of the configuration are read again before; if a server refuses all
+/// of them they are read once more, and tried again if they are others by now: while a password is changed,
+/// the old and the new one both get in.
 ///
 /// # Errors
 /// [`LoginError`]: which says whether to try again.
 pub async fn login(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
-    match login_once(target).await {
+    if target.credentials.refresh().await {
+        tracing::info!(user = %target.user, "the password was read again: it has changed");
+    }
+    match login_with_each(target).await {
         Err(why) if why.is_about_secret() && target.credentials.renew().await => {
             tracing::info!(user = %target.user, "the password was read again: {why}");
-            login_once(target).await
+            login_with_each(target).await
         }
         done => done,
     }
 }
 
-async fn login_once(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
+/// With one secret after the other, until one is taken.
+async fn login_with_each(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
+    let mut left = target.credentials.candidates().into_iter();
+    let mut secret = left.next();
+    loop {
+        let result = login_once(target, secret.as_ref()).await;
+        match (&result, left.next()) {
+            (Err(why), Some(next)) if why.is_about_secret() => secret = Some(next),
+            (Ok(_), _) => {
+                target.credentials.note_success(secret);
+                return result;
+            }
+            (Err(_), _) => return result,
+        }
+    }
+}
+
+async fn login_once(
+    target: &Target<'_>,
+    secret: Option<&Secret>,
+) -> Result<(Server, LoginTimes), LoginError> {
     let way = target.tls.first_way(&target.address);
-    match login_by(way, target).await {
+    match login_by(way, target, secret).await {
         Err(why) => match target.tls.second_way(way, &why, &target.address) {
-            Some(way) => login_by(way, target).await,
+            Some(way) => login_by(way, target, secret).await,
             None => Err(why),
         },
         done => done,
     }
 }
 
-async fn login_by(way: Way, target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
+async fn login_by(
+    way: Way,
+    target: &Target<'_>,
+    secret: Option<&Secret>,
+) -> Result<(Server, LoginTimes), LoginError> {
     let host = target.address.to_string();
     let began = Instant::now();
     let opened = target.tls.open(way, &target.address, target.liveness).await;
@@ -231,7 +142,7 @@ async fn login_by(way: Way, target: &Target<'_>) -> Result<(Server, LoginTimes),
         welcome: Welcome::default(),
     };
     talk.send_startup(target).await?;
-    talk.authenticate(target).await?;
+    talk.authenticate(target, secret).await?;
     let (process_id, cancel_key) = talk.settle_in().await?;
     let times = LoginTimes {
         connect: connected - began,
@@ -264,7 +175,11 @@ impl Talk {
         self.send(&out).await
     }
 
-    async fn authenticate(&mut self, target: &Target<'_>) -> Result<(), LoginError> {
+    async fn authenticate(
+        &mut self,
+        target: &Target<'_>,
+        secret: Option<&Secret>,
+    ) -> Result<(), LoginError> {
         let mut proven: Option<ServerProven> = None;
         let mut exchanged = false;
         loop {
@@ -282,13 +197,12 @@ impl Talk {
                 }
                 AuthRequest::Ok => return Ok(()),
                 AuthRequest::CleartextPassword => {
-                    let Some(Secret::Plain(password)) = target.credentials.secret() else {
+                    let Some(Secret::Plain(password)) = secret else {
                         return Err(self.no_credentials("a cleartext password", "plain password"));
                     };
                     self.send_password(password.as_bytes()).await?;
                 }
                 AuthRequest::Md5Password { salt } => {
-                    let secret = target.credentials.secret();
                     let answer = secret.and_then(|s| s.md5_response(target.user, salt));
                     let Some(answer) = answer else {
                         return Err(
@@ -299,7 +213,7 @@ impl Talk {
                 }
                 AuthRequest::Sasl { mechanisms } => {
                     exchanged = true;
-                    proven = Some(self.authenticate_scram(target, &mechanisms).await?);
+                    proven = Some(self.authenticate_scram(target, secret, &mechanisms).await?);
                 }
                 AuthRequest::SaslContinue(_) | AuthRequest::SaslFinal(_) => {
                     return Err(self.protocol("a SASL message outside of an exchange"));
@@ -314,6 +228,7 @@ impl Talk {
     async fn authenticate_scram(
         &mut self,
         target: &Target<'_>,
+        secret: Option<&Secret>,
         offered: &[&str],
     ) -> Result<ServerProven, LoginError> {
         let nonce: [u8; 18] = rand::random();
@@ -328,7 +243,7 @@ impl Talk {
             return Err(self.protocol("no SASLContinue in a SCRAM exchange"));
         };
         let challenge = client.server_first(first).map_err(|e| self.protocol(e))?;
-        let keys = self.keys_for(target, &challenge).await?;
+        let keys = self.keys_for(target, secret, &challenge).await?;
         let answered = challenge
             .client_final(&keys)
             .map_err(|e| self.protocol(e))?;
@@ -349,13 +264,14 @@ impl Talk {
     async fn keys_for(
         &self,
         target: &Target<'_>,
+        secret: Option<&Secret>,
         challenge: &ScramChallenge,
     ) -> Result<ScramKeys, LoginError> {
         let (salt, iterations) = (challenge.salt().to_vec(), challenge.iterations());
         if let Some(keys) = target.credentials.known_keys(&salt, iterations) {
             return Ok(keys);
         }
-        let Some(Secret::Plain(password)) = target.credentials.secret() else {
+        let Some(Secret::Plain(password)) = secret.cloned() else {
             return Err(self.no_credentials(
                 "SCRAM-SHA-256",
                 "plain password (or the same verifier as the server, and a client that logged in \

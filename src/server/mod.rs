@@ -23,6 +23,7 @@ use crate::tls::Connector;
 
 mod absorb;
 pub mod catalogue;
+mod credentials;
 pub mod listening;
 pub mod login;
 mod running;

@@ -17,14 +17,15 @@ use bytes::BytesMut;
 use pooler_protocol::auth::ChannelBinding;
 use pooler_protocol::startup::{SslAnswer, encode_ssl_request, parse_ssl_answer};
 use rustls::client::{UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::certificate::end_point_hash;
 use super::handshake::{self, Dear};
 use super::verify::ServerCheck;
-use super::{ALPN, Seal, Source, TlsError};
-use crate::config::{TlsMode, TlsNegotiation};
+use super::{ALPN, File, Seal, Source, TlsError};
+use crate::config::{LdapTls, TlsMode, TlsNegotiation};
 use crate::error::LoginError;
 use crate::net::{Address, Liveness, Records, Session, Stream, TlsStream};
 
@@ -225,7 +226,7 @@ fn client_config(source: &Source) -> Result<ClientConfig, TlsError> {
     let verified = matches!(settings.mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
     let roots = match (source.ca.is_empty(), verified) {
         (false, _) => Some(source.roots()?),
-        (true, true) => Some(system_roots(source)?),
+        (true, true) => Some(system_roots().ok_or_else(|| source.error("ca", TRUSTS_NOBODY))?),
         (true, false) => None,
     };
     let chain = match roots {
@@ -255,13 +256,37 @@ fn client_config(source: &Source) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-/// What this machine trusts.
-fn system_roots(source: &Source) -> Result<RootCertStore, TlsError> {
+/// What this machine trusts, if that is anybody.
+fn system_roots() -> Option<RootCertStore> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _ignored) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        return Err(source.error("ca", "is not set, and this system trusts no authority"));
-    }
-    Ok(roots)
+    (added > 0).then_some(roots)
+}
+
+const TRUSTS_NOBODY: &str = "is not set, and this system trusts no authority";
+
+/// Toward LDAP servers: their certificate and its name are always verified.
+pub(super) fn toward_ldap(settings: &LdapTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let error = |why: String| TlsError {
+        side: "auth",
+        key: "ldap_ca",
+        why,
+    };
+    let roots = match File::read("auth", "ldap_ca", settings.ca.as_deref())? {
+        None => system_roots().ok_or_else(|| error(TRUSTS_NOBODY.to_owned()))?,
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in file.certificates()? {
+                roots.add(certificate).map_err(|e| error(e.to_string()))?;
+            }
+            roots
+        }
+    };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| error(e.to_string()))?;
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    Ok(Arc::new(config))
 }

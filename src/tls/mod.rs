@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{RootCertStore, SupportedProtocolVersion, version};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -38,11 +38,13 @@ pub struct Tls {
     pub client: Option<Arc<Acceptor>>,
     /// Toward servers.
     pub server: Arc<Connector>,
+    /// Toward LDAP servers, if a rule asks one by TLS.
+    pub ldap: Option<Arc<ClientConfig>>,
 }
 
 /// A key of the configuration whose file, or value, is of no use.
 #[derive(Debug, thiserror::Error)]
-#[error("[tls.{side}] {key}: {why}")]
+#[error("[{side}] {key}: {why}")]
 pub struct TlsError {
     side: &'static str,
     key: &'static str,
@@ -56,6 +58,7 @@ impl Tls {
         Self {
             client: None,
             server: Connector::never(),
+            ldap: None,
         }
     }
 
@@ -64,8 +67,8 @@ impl Tls {
     /// # Errors
     /// Which key is wrong, naming the file.
     pub fn load(config: &config::Tls, old: Option<&Tls>) -> Result<Self, TlsError> {
-        let client = Source::read("client", &config.client)?;
-        let server = Source::read("server", &config.server)?;
+        let client = Source::read("tls.client", &config.client)?;
+        let server = Source::read("tls.server", &config.server)?;
         let kept = old.and_then(|o| o.client.as_ref());
         let client = match kept.filter(|acceptor| acceptor.source() == &client.seal) {
             Some(acceptor) => Some(Arc::clone(acceptor)),
@@ -76,7 +79,16 @@ impl Tls {
             Some(connector) => Arc::clone(connector),
             None => Arc::new(Connector::build(&server)?),
         };
-        Ok(Self { client, server })
+        let ldap = config
+            .ldap
+            .as_ref()
+            .map(connector::toward_ldap)
+            .transpose()?;
+        Ok(Self {
+            client,
+            server,
+            ldap,
+        })
     }
 }
 

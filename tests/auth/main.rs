@@ -11,9 +11,14 @@ mod certs;
 
 mod attempts;
 mod certificates;
+mod ldap;
 mod legs;
 mod lookup;
+#[cfg(all(feature = "pam", target_os = "linux"))]
+mod pam;
+mod passwords;
 mod rules;
+mod slapd;
 
 use support::{Message, Wire};
 

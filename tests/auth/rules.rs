@@ -45,6 +45,7 @@ fn rules_decide_who_gets_in_and_how() {
     );
     let pooler = by_rules(Pooler::before(postgres), &hba)
         .auth("user = \"gate_looker\"")
+        .auth("cache_time = \"1s\"")
         .set("admin_users = [\"ops\"]")
         .section("[users.ben]\npassword = \"bens\"\n[users.dave]\npassword = \"daves\"\n[users.ops]\npassword = \"opss\"")
         .start();
@@ -107,10 +108,49 @@ fn rules_decide_who_gets_in_and_how() {
             .err()
             .is_none_or(|e| e.sqlstate() != "28000" || !e.text().contains("pg_hba"))
     );
+    // Who leaves the group, here by the role in between, stays out from when the answer is old.
     postgres.psql("REVOKE staff FROM team").unwrap();
     wait_until("the answer is old", || {
-        try_login(port, "nobody2", "gated", "").is_err()
+        try_login(port, "ann", "gated", "").is_err()
     });
+    let error = refused(port, "ann", "gated", "");
+    assert_eq!(
+        (error.sqlstate(), error.text()),
+        ("28000".to_owned(), none("ann", "gated"))
+    );
+    postgres.psql("GRANT staff TO ann").unwrap();
+    wait_until("the absence is old", || {
+        try_login(port, "ann", "gated", "").is_ok()
+    });
+}
+
+/// A reload forgets what was said of groups, however long it would have been good for.
+#[test]
+fn a_reload_asks_for_groups_anew() {
+    let postgres = postgres();
+    postgres
+        .psql(
+            "CREATE ROLE club; CREATE ROLE cleo LOGIN IN ROLE club; CREATE ROLE club_looker LOGIN",
+        )
+        .unwrap();
+    let hba = file("hba6", "host all +club all trust\n");
+    let pooler = by_rules(Pooler::before(postgres), &hba)
+        .auth("user = \"club_looker\"")
+        .auth("cache_time = \"1h\"")
+        .start();
+    let port = pooler.port();
+    assert!(try_login(port, "cleo", "postgres", "").is_ok());
+    postgres.psql("REVOKE club FROM cleo").unwrap();
+    assert!(
+        try_login(port, "cleo", "postgres", "").is_ok(),
+        "the answer is good for an hour"
+    );
+    pooler.signal("HUP");
+    wait_until("reloaded", || {
+        pooler.log().contains("configuration reloaded")
+    });
+    let error = refused(port, "cleo", "postgres", "");
+    assert!(error.text().contains("no pg_hba.conf entry"), "{error:?}");
 }
 
 /// A line that is not understood keeps the pooler from starting, and a reload from doing anything.
@@ -214,11 +254,8 @@ impl Files for Disk {
     }
 }
 
-/// PostgreSQL shows how it read a file (pg_hba_file_rules): so did we, whatever the quotes, and what is an error there is one here.
-#[test]
-fn files_are_read_as_postgresql_reads_them() {
-    let postgres = Postgres::builder().start().expect("PostgreSQL");
-    let good = "local all all trust\n\
+/// Lines as they may be written, right and wrong.
+const GOOD_AND_BAD: &str = "local all all trust\n\
         local\tall\t\tall  trust   # end\n\
         \"local\" \"all\" all \"trust\"\n\
         local a,b , c all md5\n\
@@ -256,11 +293,31 @@ fn files_are_read_as_postgresql_reads_them() {
         local all all peer map=m\n\
         local all all ident\n\
         local all all md5 map=m\n\
+        host all all all ldap ldapserver=h ldapprefix=a ldapsuffix=b\n\
+        host all all all ldap ldapserver=h ldapbasedn=o=x ldapbinddn=b ldapbindpasswd=c ldapsearchattribute=d\n\
+        host all all all ldap \"ldapserver=h i\" ldapport=10 ldapbasedn=o=x \"ldapsearchfilter=(|(a=$username)(b=$username))\"\n\
+        host all all all ldap ldapurl=ldaps://h:1/o=x?uid?sub\n\
+        host all all all ldap ldapserver=h\n\
+        host all all all ldap ldapserver=h ldapprefix=a ldapbasedn=b\n\
+        host all all all ldap ldapserver=h ldapbasedn=b ldapsearchattribute=c ldapsearchfilter=d\n\
+        host all all all ldap ldapserver=h ldapprefix=a ldapport=x\n\
+        host all all all ldap ldapurl=http://h/o=x\n\
+        host all all all md5 ldapserver=h\n\
+        host all all all pam\n\
+        host all all all pam pamservice=x pam_use_hostname=1\n\
+        host all all all md5 pamservice=x\n\
         local @names all trust\n";
+
+/// PostgreSQL shows how it read a file (pg_hba_file_rules): so did we, whatever the quotes, and what is an error there is one here.
+#[test]
+fn files_are_read_as_postgresql_reads_them() {
+    let postgres = Postgres::builder().start().expect("PostgreSQL");
     postgres
         .write_file("names", b"one, \"t w o\"\n# no\nthree # end\n")
         .unwrap();
-    postgres.write_file("pg_hba.conf", good.as_bytes()).unwrap();
+    postgres
+        .write_file("pg_hba.conf", GOOD_AND_BAD.as_bytes())
+        .unwrap();
     let dir = make_dir("hba4").unwrap();
     std::fs::write(dir.join("names"), "one, \"t w o\"\n# no\nthree # end\n").unwrap();
     // The view reads the file as it is now; the server still goes by the old one.
@@ -270,7 +327,7 @@ fn files_are_read_as_postgresql_reads_them() {
          array_to_string(user_name, '|') || ' ' || auth_method ELSE 'error' END FROM pg_hba_file_rules ORDER BY 1",
     );
     assert!(rows.len() > 30, "{rows:?}");
-    let lines: Vec<&str> = good.lines().collect();
+    let lines: Vec<&str> = GOOD_AND_BAD.lines().collect();
     for (at, row) in rows.iter().enumerate() {
         let first: usize = row[0].parse().unwrap();
         let next = rows
@@ -297,6 +354,8 @@ fn files_are_read_as_postgresql_reads_them() {
                             "scram-sha-256",
                             "cert",
                             "peer",
+                            "ldap",
+                            "pam",
                         ];
                         let found = rule
                             .columns

@@ -39,6 +39,7 @@ pub(crate) fn start(
     let config = config::Tls {
         client: side(TlsMode::Disable),
         server,
+        ldap: None,
     };
     let tls = Tls::load(&config, None).unwrap().server;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -22,6 +22,8 @@ use subtle::Choice;
 #[derive(Debug)]
 pub struct ScramServer {
     verifier: Verifier,
+    /// Of another password that is right as well; it has the salt and the count of the first.
+    second: Option<Verifier>,
     binding: ChannelBinding,
     /// The user does not exist: whatever comes is refused at the end.
     is_mock: bool,
@@ -32,9 +34,21 @@ impl ScramServer {
     pub fn new(verifier: Verifier, binding: ChannelBinding) -> ScramServer {
         ScramServer {
             verifier,
+            second: None,
             binding,
             is_mock: false,
         }
+    }
+
+    /// The same, with a second password that is right. Only one that has the salt and the iterations of the
+    /// first can be: a client is told one of each.
+    #[must_use]
+    pub fn or(mut self, second: Option<Verifier>) -> ScramServer {
+        let fits = |v: &Verifier| {
+            v.salt() == self.verifier.salt() && v.iterations() == self.verifier.iterations()
+        };
+        self.second = second.filter(fits);
+        self
     }
 
     /// An exchange with a user who does not exist, or has nothing that SCRAM can check. It ends
@@ -42,6 +56,7 @@ impl ScramServer {
     pub fn mock(process_secret: &[u8; 32], user: &str, binding: ChannelBinding) -> ScramServer {
         ScramServer {
             verifier: Verifier::mock(process_secret, user),
+            second: None,
             binding,
             is_mock: true,
         }
@@ -100,6 +115,7 @@ impl ScramServer {
         );
         Ok(ScramServerFinal {
             verifier: self.verifier,
+            second: self.second,
             is_mock: self.is_mock,
             expected_binding,
             mismatch,
@@ -212,6 +228,7 @@ fn client_nonce(bare: &[u8]) -> Result<&[u8], ScramError> {
 #[derive(Debug)]
 pub struct ScramServerFinal {
     verifier: Verifier,
+    second: Option<Verifier>,
     is_mock: bool,
     expected_binding: String,
     mismatch: ScramError,
@@ -250,16 +267,18 @@ impl ScramServerFinal {
             b",",
             unsigned,
         ];
-        let client_key = xor(&proof, &self.verifier.client_signature(&signed));
-        let server_signature = self.verifier.server_signature(&signed);
         let exists = !Choice::from(u8::from(self.is_mock));
-        if !bool::from(self.verifier.is_of(&client_key) & exists) {
-            return Err(ScramError::WrongProof);
+        for verifier in std::iter::once(&self.verifier).chain(&self.second) {
+            let client_key = xor(&proof, &verifier.client_signature(&signed));
+            let server_signature = verifier.server_signature(&signed);
+            if bool::from(verifier.is_of(&client_key) & exists) {
+                return Ok(ScramAccepted {
+                    message: format!("v={}", STANDARD.encode(server_signature.as_slice())),
+                    keys: verifier.clone().keys(client_key),
+                });
+            }
         }
-        Ok(ScramAccepted {
-            message: format!("v={}", STANDARD.encode(server_signature.as_slice())),
-            keys: self.verifier.keys(client_key),
-        })
+        Err(ScramError::WrongProof)
     }
 
     /// Splits the last message into what its proof covers, and the proof.

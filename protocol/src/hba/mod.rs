@@ -11,6 +11,7 @@
 
 mod address;
 mod ident;
+mod ldap;
 mod pattern;
 mod rule;
 mod rules;
@@ -21,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use ident::IdentMaps;
-pub use rule::{ClientCert, ClientName, Method, Rule, Transport};
+pub use ldap::{Ldap, LdapEncryption, LdapFilter, LdapScope, LdapWay};
+pub use rule::{ClientCert, ClientName, Method, Pam, Rule, Transport};
 pub use rules::{Asked, Came, Decision, Facts, Need, Rules};
 
 /// Where a line stands.

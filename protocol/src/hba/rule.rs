@@ -1,6 +1,9 @@
 //! One line of `pg_hba.conf`.
 
+use std::sync::Arc;
+
 use super::address::{Addresses, Parsed};
+use super::ldap::{self, Ldap};
 use super::pattern::{DatabasePattern, UserPattern};
 use super::tokens::{Line, Token};
 use super::{LineError, Place};
@@ -37,6 +40,19 @@ pub enum Method {
     Cert,
     /// Be the user of the operating system with that name.
     Peer,
+    /// Say the password in the clear, which a directory then judges: [`Rule::ldap`].
+    Ldap,
+    /// Say the password in the clear, which the system's PAM then judges: [`Rule::pam`].
+    Pam,
+}
+
+/// How PAM is asked. PostgreSQL's documentation: "PAM Authentication".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pam {
+    /// The name of the service: `pamservice`.
+    pub service: String,
+    /// Whether it is told the name of the client's host instead of its address: `pam_use_hostname`.
+    pub host_name: bool,
 }
 
 /// Whether a client must have shown a certificate, whatever the method.
@@ -82,15 +98,17 @@ pub struct Rule {
     pub client_cert: ClientCert,
     /// What in it is the name.
     pub client_name: ClientName,
-    /// The line, for whoever asks.
+    /// The directory that `ldap` asks.
+    pub ldap: Option<Arc<Ldap>>,
+    /// How `pam` asks.
+    pub pam: Option<Pam>,
+    /// The line, for whoever asks: without secrets.
     pub text: String,
-    /// The line's columns, their tokens without quotes.
+    /// The line's columns, their tokens without quotes and without secrets.
     pub columns: Vec<Vec<String>>,
 }
 
-const UNSUPPORTED: &[&str] = &[
-    "gss", "sspi", "pam", "bsd", "ldap", "radius", "ident", "oauth",
-];
+const UNSUPPORTED: &[&str] = &["gss", "sspi", "bsd", "radius", "ident", "oauth"];
 
 impl Rule {
     /// Reads a line.
@@ -157,16 +175,39 @@ fn parse(line: &Line) -> Result<Rule, String> {
             _ => ClientCert::Any,
         },
         client_name: ClientName::default(),
+        ldap: None,
+        pam: (method == Method::Pam).then(|| Pam {
+            service: PAM_SERVICE.to_owned(),
+            host_name: false,
+        }),
         text: shown(line),
         columns: {
-            let texts = |field: &Vec<Token>| field.iter().map(|t| t.text.clone()).collect();
+            let texts =
+                |field: &Vec<Token>| field.iter().map(|t| without_secret(&t.text)).collect();
             line.fields.iter().map(texts).collect()
         },
     };
+    let mut options = ldap::Options::default();
     for option in fields.flatten() {
-        rule.set(&option.text)?;
+        rule.set(&option.text, &mut options)?;
+    }
+    if method == Method::Ldap {
+        rule.ldap = Some(options.finish()?.into());
     }
     Ok(rule)
+}
+
+/// The service, unless `pamservice` names one.
+const PAM_SERVICE: &str = "postgresql";
+
+/// The option whose value is a secret.
+const SECRET: &str = "ldapbindpasswd=";
+
+fn without_secret(token: &str) -> String {
+    match token.starts_with(SECRET) {
+        true => format!("{SECRET}..."),
+        false => token.to_owned(),
+    }
 }
 
 fn transport(token: &Token) -> Result<Transport, String> {
@@ -191,6 +232,8 @@ fn method(word: &str, transport: Transport) -> Result<Method, String> {
         ("cert", _) => return Err("cert needs hostssl".to_owned()),
         ("peer" | "ident", Transport::Local) => Method::Peer,
         ("peer", _) => return Err("peer needs local".to_owned()),
+        ("ldap", _) => Method::Ldap,
+        ("pam", _) => Method::Pam,
         (other, _) if UNSUPPORTED.contains(&other) => {
             return Err(format!("method {other} is not supported by the pooler"));
         }
@@ -199,10 +242,22 @@ fn method(word: &str, transport: Transport) -> Result<Method, String> {
 }
 
 impl Rule {
-    fn set(&mut self, option: &str) -> Result<(), String> {
-        let split = option.split_once('=');
-        let (name, value) =
-            split.ok_or_else(|| format!("option {option:?} is not in the form name=value"))?;
+    fn set(&mut self, option: &str, ldap: &mut ldap::Options) -> Result<(), String> {
+        let (name, value) = option.split_once('=').ok_or_else(|| match self.method {
+            // It could be the second word of a password.
+            Method::Ldap => {
+                "an option is not in the form name=value; a value with blanks or commas \
+                             needs double quotes around the whole option"
+                    .to_owned()
+            }
+            _ => format!("option {option:?} is not in the form name=value"),
+        })?;
+        if ldap.set(name, value)? {
+            return match self.method {
+                Method::Ldap => Ok(()),
+                _ => Err(format!("{name} needs method ldap")),
+            };
+        }
         let tls_alone = |rule: &Rule| match rule.transport {
             Transport::HostTls => Ok(()),
             _ => Err(format!("{name} needs hostssl")),
@@ -212,6 +267,20 @@ impl Rule {
                 Method::Cert | Method::Peer => self.map = Some(value.to_owned()),
                 _ => return Err("map needs method cert or peer".to_owned()),
             },
+            "pamservice" | "pam_use_hostname" => {
+                let pam = self.pam.as_mut();
+                let pam = pam.ok_or_else(|| format!("{name} needs method pam"))?;
+                match (name, value) {
+                    // It is the name of a file.
+                    ("pamservice", "") => return Err("pamservice is empty".to_owned()),
+                    ("pamservice", value) if value.contains('/') => {
+                        return Err(format!("invalid value {value:?} of pamservice"));
+                    }
+                    ("pamservice", value) => value.clone_into(&mut pam.service),
+                    (_, "0" | "1") => pam.host_name = value == "1",
+                    _ => return Err(format!("invalid value {value:?} of {name}: 0 or 1")),
+                }
+            }
             "clientcert" => {
                 tls_alone(self)?;
                 self.client_cert = match (value, self.method) {
@@ -251,9 +320,11 @@ pub(super) fn only<'a>(field: Option<&'a Vec<Token>>, what: &str) -> Result<&'a 
 
 /// The line, tidied.
 fn shown(line: &Line) -> String {
-    let token = |token: &Token| match token.quoted || token.text.contains([' ', ',', '#']) {
-        true => format!("\"{}\"", token.text.replace('"', "\"\"")),
-        false => token.text.clone(),
+    let token = |token: &Token| match without_secret(&token.text) {
+        text if token.quoted || text.contains([' ', ',', '#']) => {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        }
+        text => text,
     };
     let field = |field: &Vec<Token>| field.iter().map(token).collect::<Vec<_>>().join(",");
     line.fields.iter().map(field).collect::<Vec<_>>().join(" ")

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use super::Method::{Md5, Peer, Reject, ScramSha256, Trust};
 use super::*;
 
+mod documented;
+
 #[derive(Default)]
 struct Memory(BTreeMap<PathBuf, String>);
 
@@ -263,6 +265,27 @@ fn the_examples_of_the_documentation() {
 }
 
 #[test]
+fn t63_the_password_of_a_directory_is_shown_nowhere() {
+    let line = "host all all all ldap ldapserver=a ldapbasedn=o=x \"ldapbinddn=cn=p, o=x\" \"ldapbindpasswd=se \"\"cret\"";
+    let read = rules(line).unwrap();
+    let rule = &read.all()[0];
+    assert!(!format!("{rule:?}").contains("cret"), "{rule:?}");
+    assert!(
+        rule.text
+            .ends_with("\"ldapbinddn=cn=p, o=x\" \"ldapbindpasswd=...\""),
+        "{}",
+        rule.text
+    );
+    match &rule.ldap.as_ref().unwrap().way {
+        LdapWay::Search { bind_password, .. } => assert_eq!(&**bind_password, "se \"cret"),
+        way @ LdapWay::Simple { .. } => panic!("{way:?}"),
+    }
+    let line = "host all all all ldap ldapserver=a ldapbasedn=o=x ldapbindpasswd=se cret";
+    let error = rules(line).err().unwrap();
+    assert!(!format!("{error:?}").contains("cret"), "{error:?}");
+}
+
+#[test]
 fn the_first_rule_that_fits_decides() {
     let rules = rules(
         "host all all 10.0.0.1/32 reject\nhost app,other all 10.0.0.0/8 md5\nhostssl all bob all cert clientcert=verify-full \
@@ -312,74 +335,118 @@ fn nothing_is_asked_for_that_decides_nothing() {
     assert_eq!(rules.needs_roles().unwrap().place.line, 1);
 }
 
+/// A line, and what is said of it.
+const NOT_UNDERSTOOD: &[(&str, &str)] = &[
+    (
+        "hostile all all all reject",
+        "invalid connection type \"hostile\"",
+    ),
+    (
+        "host,local all all all reject",
+        "more than one connection type",
+    ),
+    ("local", "ends before the database"),
+    ("local all", "ends before the user"),
+    ("local all all", "ends before the method"),
+    ("host all all", "ends before the address"),
+    ("host all all all", "ends before the method"),
+    ("host all all 10.0.0.1", "ends before the mask"),
+    ("host all all 10.0.0.1 trust", "no mask"),
+    ("host all all 10.0.0.1 ffff:: trust", "do not match"),
+    ("host all all 10.0.0.0/33 reject", "invalid CIDR mask"),
+    ("host all all 10.0.0.0/x reject", "invalid CIDR mask"),
+    ("host all all ::/129 reject", "invalid CIDR mask"),
+    (
+        "host all all host/24 reject",
+        "neither an address nor a name",
+    ),
+    (
+        "host all all 10.0.0.300 reject",
+        "neither an address nor a name",
+    ),
+    (
+        "host all all 10.0.0.0/8,11.0.0.0/8 reject",
+        "more than one address",
+    ),
+    (
+        "host all all all rejct",
+        "invalid authentication method \"rejct\"",
+    ),
+    ("host all all all md5 reject", "not in the form name=value"),
+    ("host all all all ldap", "ldap needs ldapserver"),
+    (
+        "host all all all ldap ldapserver=x",
+        "needs ldapbasedn, ldapprefix or ldapsuffix",
+    ),
+    (
+        "host all all all ldap ldapserver=x ldapprefix=a ldapbasedn=b",
+        "cannot be mixed",
+    ),
+    (
+        "host all all all ldap ldapserver=x ldapprefix=a ldapsearchfilter=b",
+        "cannot be mixed",
+    ),
+    (
+        "host all all all ldap ldapserver=x ldapbasedn=b ldapsearchattribute=a ldapsearchfilter=c",
+        "keep one",
+    ),
+    (
+        "host all all all ldap ldapserver=x ldapprefix=a ldapport=0",
+        "invalid LDAP port number \"0\"",
+    ),
+    (
+        "host all all all ldap ldapserver=x ldapprefix=a ldapscheme=x",
+        "invalid ldapscheme",
+    ),
+    (
+        "host all all all ldap ldapserver=x ldapprefix=a ldaptls=yes",
+        "invalid ldaptls",
+    ),
+    (
+        "host all all all ldap ldapserver=x ldapprefix=a ldaptls=1 ldapscheme=ldaps",
+        "ldaps is encrypted without it",
+    ),
+    (
+        "host all all all md5 ldapserver=x",
+        "ldapserver needs method ldap",
+    ),
+    (
+        "host all all all md5 pamservice=x",
+        "pamservice needs method pam",
+    ),
+    ("host all all all pam pamservice=", "pamservice is empty"),
+    ("host all all all pam pamservice=../x", "invalid value"),
+    ("host all all all pam pam_use_hostname=yes", "0 or 1"),
+    ("host all all all gss", "gss is not supported"),
+    ("host all all all oauth", "oauth is not supported"),
+    ("host all all all ident", "ident is not supported"),
+    ("host all all all peer", "peer needs local"),
+    ("host all all all cert", "cert needs hostssl"),
+    (
+        "hostssl all all all cert clientcert=verify-ca",
+        "means clientcert=verify-full",
+    ),
+    (
+        "hostssl all all all md5 clientcert=1",
+        "invalid value \"1\"",
+    ),
+    ("host all all all md5 clientcert=verify-ca", "needs hostssl"),
+    (
+        "hostssl all all all cert clientname=XX",
+        "invalid value \"XX\"",
+    ),
+    ("host all all all md5 map=m", "needs method cert or peer"),
+    ("host all all all md5 what=ever", "unknown option \"what\""),
+    ("host \"/(\" all all reject", "invalid regular expression"),
+    ("host all /[ all reject", "invalid regular expression"),
+    ("host all @gone all reject", "no file gone"),
+    ("include gone", "no file gone"),
+    ("include", "invalid connection type"),
+];
+
 #[test]
 fn t60_a_line_that_is_not_understood_makes_the_whole_file_an_error() {
-    for (line, says) in [
-        (
-            "hostile all all all reject",
-            "invalid connection type \"hostile\"",
-        ),
-        (
-            "host,local all all all reject",
-            "more than one connection type",
-        ),
-        ("local", "ends before the database"),
-        ("local all", "ends before the user"),
-        ("local all all", "ends before the method"),
-        ("host all all", "ends before the address"),
-        ("host all all all", "ends before the method"),
-        ("host all all 10.0.0.1", "ends before the mask"),
-        ("host all all 10.0.0.1 trust", "no mask"),
-        ("host all all 10.0.0.1 ffff:: trust", "do not match"),
-        ("host all all 10.0.0.0/33 reject", "invalid CIDR mask"),
-        ("host all all 10.0.0.0/x reject", "invalid CIDR mask"),
-        ("host all all ::/129 reject", "invalid CIDR mask"),
-        (
-            "host all all host/24 reject",
-            "neither an address nor a name",
-        ),
-        (
-            "host all all 10.0.0.300 reject",
-            "neither an address nor a name",
-        ),
-        (
-            "host all all 10.0.0.0/8,11.0.0.0/8 reject",
-            "more than one address",
-        ),
-        (
-            "host all all all rejct",
-            "invalid authentication method \"rejct\"",
-        ),
-        ("host all all all md5 reject", "not in the form name=value"),
-        (
-            "host all all all ldap ldapserver=x",
-            "ldap is not supported",
-        ),
-        ("host all all all pam", "pam is not supported"),
-        ("host all all all ident", "ident is not supported"),
-        ("host all all all peer", "peer needs local"),
-        ("host all all all cert", "cert needs hostssl"),
-        (
-            "hostssl all all all cert clientcert=verify-ca",
-            "means clientcert=verify-full",
-        ),
-        (
-            "hostssl all all all md5 clientcert=1",
-            "invalid value \"1\"",
-        ),
-        ("host all all all md5 clientcert=verify-ca", "needs hostssl"),
-        (
-            "hostssl all all all cert clientname=XX",
-            "invalid value \"XX\"",
-        ),
-        ("host all all all md5 map=m", "needs method cert or peer"),
-        ("host all all all md5 what=ever", "unknown option \"what\""),
-        ("host \"/(\" all all reject", "invalid regular expression"),
-        ("host all /[ all reject", "invalid regular expression"),
-        ("host all @gone all reject", "no file gone"),
-        ("include gone", "no file gone"),
-        ("include", "invalid connection type"),
-    ] {
+    for (line, says) in NOT_UNDERSTOOD {
         let text = format!("local all all trust\n\n{line}\nhost all all all trust\n");
         let errors = rules(&text)
             .err()

@@ -5,10 +5,10 @@
 //! keep their servers, and a bad file changes nothing (trap 74).
 //! What an operator has closed for a while (`gates`) outlives a reload.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pooler_protocol::auth::Verifier;
 
@@ -25,9 +25,11 @@ use crate::server::login::{Credentials, Reread};
 use crate::tls::Tls;
 
 mod attempts;
+mod forgotten;
 mod gates;
 
 pub use attempts::Attempts;
+pub use forgotten::{ByDatabase, Totals};
 pub use gates::{Closed, Gates};
 
 /// One configuration and what was made of it.
@@ -116,6 +118,8 @@ pub struct Registry {
     limits: Mutex<HashMap<LimitKey, Arc<Limit>>>,
     /// What is known of databases, by cluster and name.
     databases: Mutex<HashMap<(String, String), Arc<catalogue::Database>>>,
+    /// What pools had done that are gone.
+    forgotten: forgotten::Forgotten,
     /// Never locked before `pools`.
     gates: Mutex<Gates>,
     /// `max_client_conn`.
@@ -155,6 +159,7 @@ impl Registry {
             pools: Mutex::default(),
             limits: Mutex::default(),
             databases: Mutex::default(),
+            forgotten: forgotten::Forgotten::default(),
             gates: Mutex::default(),
             clients,
             sessions: AtomicUsize::new(0),
@@ -439,13 +444,13 @@ impl Registry {
                 cluster.retire();
             }
         }
-        let mut pools = lock(&self.pools);
-        pools.retain(|key, pool| match new.config.database(&key.database) {
-            Some(configured) => self.replan(&old, &new, configured, key, pool),
-            None => {
+        self.forget(&mut lock(&self.pools), |key, pool| {
+            let configured = new.config.database(&key.database);
+            let stays = configured.is_some_and(|c| self.replan(&old, &new, c, key, pool));
+            if !stays {
                 pool.retire();
-                false
             }
+            !stays
         });
         self.reloads.done.fetch_add(1, Ordering::Relaxed);
         restart
@@ -463,7 +468,6 @@ impl Registry {
         let before = pool.plan();
         let login = new.config.server_login(configured, &key.user);
         if login.user != key.user {
-            pool.retire();
             return false;
         }
         let cluster = &new.clusters[&configured.cluster];
@@ -472,7 +476,6 @@ impl Registry {
             .as_deref()
             .is_some_and(|replica| cluster.find(replica).is_none())
         {
-            pool.retire();
             return false;
         }
         let plan = self.plan(new, configured, key, &key.user, Some(&before));
@@ -499,23 +502,6 @@ impl Registry {
                 }
             }
         }
-    }
-
-    /// Forgets pools that nobody has used for `unused`: names that clients made up are not kept.
-    pub fn prune(&self, now: Instant, unused: Duration) {
-        let mut pools = lock(&self.pools);
-        pools.retain(|_, pool| pool.trunk().is_none() || !pool.is_forgettable(now, unused));
-        let trunks: HashSet<u64> = pools.values().filter_map(|p| Some(p.trunk()?.id)).collect();
-        pools.retain(|_, pool| {
-            let depends = pool.trunk().is_some() || pool.home_id().is_some();
-            depends || trunks.contains(&pool.id) || !pool.is_forgettable(now, unused)
-        });
-        // The pools of replicas go with that of the primary.
-        let left: HashSet<u64> = pools.values().map(|pool| pool.id).collect();
-        pools.retain(|_, pool| pool.home_id().is_none_or(|home| left.contains(&home)));
-        drop(pools);
-        lock(&self.limits).retain(|_, limit| Arc::strong_count(limit) > 1);
-        lock(&self.databases).retain(|_, database| Arc::strong_count(database) > 1);
     }
 
     /// Closes connections for look-ups that nobody uses.

@@ -6,7 +6,7 @@
 //! What an operator has closed for a while (`gates`) outlives a reload.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -15,9 +15,7 @@ use pooler_protocol::auth::Verifier;
 use crate::cluster::{Change, Cluster, ReplicaOf};
 use crate::config::{Config, Database, PoolMode, PoolSettings, Routing, SecretFile};
 use crate::error::Refusal;
-use crate::log::Seldom;
 use crate::lookup::{self, Lookup};
-use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters, liveness};
 use crate::server::catalogue;
@@ -25,10 +23,12 @@ use crate::server::login::{Credentials, Reread};
 use crate::tls::Tls;
 
 mod attempts;
+mod counts;
 mod forgotten;
 mod gates;
 
 pub use attempts::Attempts;
+pub use counts::{LoginCounts, ReloadCounts};
 pub use forgotten::{ByDatabase, Totals};
 pub use gates::{Closed, Gates};
 
@@ -82,30 +82,6 @@ impl Current {
     pub fn clusters(&self) -> &HashMap<String, Arc<Cluster>> {
         &self.clusters
     }
-}
-
-/// Numbers of logins since the start.
-#[derive(Debug, Default)]
-pub struct LoginCounts {
-    /// Clients let in.
-    pub accepted: AtomicU64,
-    /// Clients that got an error.
-    pub refused: AtomicU64,
-    /// Clients that left before they were either.
-    pub abandoned: AtomicU64,
-    /// What the refused were told.
-    pub errors: ErrorCounts,
-    /// Whose handshakes failed lately.
-    pub handshakes: Seldom,
-}
-
-/// Numbers of reloads since the start.
-#[derive(Debug, Default)]
-pub struct ReloadCounts {
-    /// That took effect.
-    pub done: AtomicU64,
-    /// That were refused.
-    pub failed: AtomicU64,
 }
 
 /// See the module.

@@ -275,6 +275,17 @@ pub(super) static ROWS: &[Row] = &[
             out.counter(&[("result", "abandoned")], load(&logins.abandoned))
         }),
     ),
+    counter(
+        "pooler_tls_handshakes_total",
+        Unit::None,
+        "TLS handshakes of clients: done, or failed (also for their leaving).",
+        &["result"],
+        Each::Once(|all, out| {
+            let logins = &all.registry.logins;
+            out.counter(&[("result", "done")], load(&logins.encrypted))?;
+            out.counter(&[("result", "failed")], load(&logins.not_encrypted))
+        }),
+    ),
     gauge(
         "pooler_primary_up",
         Unit::None,

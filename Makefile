@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -13,6 +13,7 @@ help:
 	@echo "make regress PostgreSQL's regression suite, directly and through the pooler; MODES and TESTS choose"
 	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
+	@echo "make prometheus  a real Prometheus scraping 1000 pools under load for a minute, and what clients notice"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
 demo:
@@ -24,6 +25,7 @@ test:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
 	@sh scripts/install-ldap.sh
+	@sh scripts/install-prometheus.sh
 	$(CARGO) test --workspace
 
 lint:
@@ -62,3 +64,9 @@ drivers:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
 	@CARGO=$(CARGO) sh scripts/drivers.sh
+
+prometheus:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@sh scripts/install-prometheus.sh
+	$(CARGO) test --release --test watching -- --ignored --nocapture a_thousand_pools_for_a_minute

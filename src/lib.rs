@@ -17,6 +17,7 @@ pub mod log;
 pub mod lookup;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod pam;
 pub mod pool;
 pub mod registry;

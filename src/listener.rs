@@ -7,7 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -103,12 +103,28 @@ fn bind_tcp(addr: SocketAddr, liveness: Liveness) -> io::Result<std::net::TcpLis
 
 /// A Unix socket's file, removed when the pooler ends.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    /// What tells it from one that a successor has put in its place.
+    inode: u64,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let inode = std::fs::symlink_metadata(path)?.ino();
+        let path = path.to_owned();
+        Ok(Self { path, inode })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_file(&self.0) {
-            tracing::debug!("cannot remove {}: {e}", self.0.display());
+        let there = std::fs::symlink_metadata(&self.path);
+        if !there.is_ok_and(|file| file.ino() == self.inode) {
+            return;
+        }
+        if let Err(e) = std::fs::remove_file(&self.path) {
+            tracing::debug!("cannot remove {}: {e}", self.path.display());
         }
     }
 }
@@ -123,7 +139,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<(std::os::unix::net::UnixList
         std::fs::remove_file(path)?;
     }
     let socket = UnixListener::bind(path)?;
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile::new(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     SockRef::from(&socket).listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -5,29 +5,31 @@
 //! keep their servers, and a bad file changes nothing (trap 74).
 //! What an operator has closed for a while (`gates`) outlives a reload.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pooler_protocol::auth::Verifier;
 
 use crate::cluster::{Change, Cluster, ReplicaOf};
 use crate::config::{Config, Database, PoolMode, PoolSettings, Routing};
 use crate::error::Refusal;
-use crate::log::Seldom;
 use crate::lookup::{self, Lookup};
-use crate::metrics::ErrorCounts;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters, liveness};
 use crate::server::catalogue;
 use crate::tls::Tls;
 
 mod attempts;
+mod counts;
+mod forgotten;
 mod gates;
 mod secrets;
 
 pub use attempts::Attempts;
+pub use counts::{LoginCounts, ReloadCounts};
+pub use forgotten::{ByDatabase, Totals};
 pub use gates::{Closed, Gates};
 pub(crate) use secrets::credentials;
 pub use secrets::credentials_of;
@@ -84,30 +86,6 @@ impl Current {
     }
 }
 
-/// Numbers of logins since the start.
-#[derive(Debug, Default)]
-pub struct LoginCounts {
-    /// Clients let in.
-    pub accepted: AtomicU64,
-    /// Clients that got an error.
-    pub refused: AtomicU64,
-    /// Clients that left before they were either.
-    pub abandoned: AtomicU64,
-    /// What the refused were told.
-    pub errors: ErrorCounts,
-    /// Whose handshakes failed lately.
-    pub handshakes: Seldom,
-}
-
-/// Numbers of reloads since the start.
-#[derive(Debug, Default)]
-pub struct ReloadCounts {
-    /// That took effect.
-    pub done: AtomicU64,
-    /// That were refused.
-    pub failed: AtomicU64,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
@@ -118,6 +96,8 @@ pub struct Registry {
     limits: Mutex<HashMap<LimitKey, Arc<Limit>>>,
     /// What is known of databases, by cluster and name.
     databases: Mutex<HashMap<(String, String), Arc<catalogue::Database>>>,
+    /// What pools had done that are gone.
+    forgotten: forgotten::Forgotten,
     /// Never locked before `pools`.
     gates: Mutex<Gates>,
     /// `max_client_conn`.
@@ -157,6 +137,7 @@ impl Registry {
             pools: Mutex::default(),
             limits: Mutex::default(),
             databases: Mutex::default(),
+            forgotten: forgotten::Forgotten::default(),
             gates: Mutex::default(),
             clients,
             sessions: AtomicUsize::new(0),
@@ -441,13 +422,13 @@ impl Registry {
                 cluster.retire();
             }
         }
-        let mut pools = lock(&self.pools);
-        pools.retain(|key, pool| match new.config.database(&key.database) {
-            Some(configured) => self.replan(&old, &new, configured, key, pool),
-            None => {
+        self.forget(&mut lock(&self.pools), |key, pool| {
+            let configured = new.config.database(&key.database);
+            let stays = configured.is_some_and(|c| self.replan(&old, &new, c, key, pool));
+            if !stays {
                 pool.retire();
-                false
             }
+            !stays
         });
         self.reloads.done.fetch_add(1, Ordering::Relaxed);
         restart
@@ -465,7 +446,6 @@ impl Registry {
         let before = pool.plan();
         let login = new.config.server_login(configured, &key.user);
         if login.user != key.user {
-            pool.retire();
             return false;
         }
         let cluster = &new.clusters[&configured.cluster];
@@ -474,7 +454,6 @@ impl Registry {
             .as_deref()
             .is_some_and(|replica| cluster.find(replica).is_none())
         {
-            pool.retire();
             return false;
         }
         let plan = self.plan(new, configured, key, &key.user, Some(&before));
@@ -501,23 +480,6 @@ impl Registry {
                 }
             }
         }
-    }
-
-    /// Forgets pools that nobody has used for `unused`: names that clients made up are not kept.
-    pub fn prune(&self, now: Instant, unused: Duration) {
-        let mut pools = lock(&self.pools);
-        pools.retain(|_, pool| pool.trunk().is_none() || !pool.is_forgettable(now, unused));
-        let trunks: HashSet<u64> = pools.values().filter_map(|p| Some(p.trunk()?.id)).collect();
-        pools.retain(|_, pool| {
-            let depends = pool.trunk().is_some() || pool.home_id().is_some();
-            depends || trunks.contains(&pool.id) || !pool.is_forgettable(now, unused)
-        });
-        // The pools of replicas go with that of the primary.
-        let left: HashSet<u64> = pools.values().map(|pool| pool.id).collect();
-        pools.retain(|_, pool| pool.home_id().is_none_or(|home| left.contains(&home)));
-        drop(pools);
-        lock(&self.limits).retain(|_, limit| Arc::strong_count(limit) > 1);
-        lock(&self.databases).retain(|_, database| Arc::strong_count(database) > 1);
     }
 
     /// Closes connections for look-ups that nobody uses.

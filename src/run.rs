@@ -20,6 +20,7 @@ use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
 use crate::listener;
 use crate::log::OneLine;
+use crate::notify::{self, Watchdog};
 use crate::pool::{Commons, liveness};
 use crate::registry::{Registry, credentials_of};
 use crate::server::Interners;
@@ -222,6 +223,8 @@ impl Fleet {
         let mut deadline: Option<Instant> = None;
         let mut ticks = tokio::time::interval(TICK);
         let mut sweep_at = Instant::now();
+        let mut watchdog = Watchdog::new(sweep_at);
+        notify::ready();
         loop {
             tokio::select! {
                 ask = signals.next() => match ask {
@@ -250,6 +253,7 @@ impl Fleet {
                 },
                 _ = ticks.tick() => {
                     let now = Instant::now();
+                    watchdog.tick(now);
                     for cluster in self.registry.current().clusters().values() {
                         for change in cluster.tick(now) {
                             self.heed(cluster, change);
@@ -289,6 +293,7 @@ impl Fleet {
 
     /// Returns when those end that are left then.
     fn begin_drain(&self, drain: Drain) -> Option<Instant> {
+        notify::stopping();
         self.tell(|| Errand::Drain(drain));
         let limit = match drain {
             Drain::Now => Some(LAST_WORDS),
@@ -367,8 +372,11 @@ impl Fleet {
     }
 
     fn reload(&self, path: &Path) -> Result<Reloaded, String> {
+        notify::reloading();
         let loaded = Config::load(path).map_err(RunError::from);
-        match loaded.and_then(|config| self.adopt(config)) {
+        let adopted = loaded.and_then(|config| self.adopt(config));
+        notify::ready();
+        match adopted {
             Ok(reloaded) => Ok(reloaded),
             Err(e) => {
                 self.registry.reloads.failed.fetch_add(1, Ordering::Relaxed);

@@ -14,7 +14,9 @@ const LAYERS: &[&[&str]] = &[
     // What a worker has to send, collected.
     &["batch"],
     // Words, numbers, keys, and a socket as one type.
-    &["error", "metrics", "shutdown", "log", "config", "net"],
+    &[
+        "error", "metrics", "shutdown", "notify", "log", "config", "net",
+    ],
     // What a socket would not take, and what encrypts one: they know sockets.
     &["buffer", "tls"],
     // A socket, what it owes and what waits for it.
@@ -78,7 +80,7 @@ const LINES_MAX: usize = 600;
 const LONGER: &[(&str, usize)] = &[("tests/soak/client.rs", 640)];
 
 /// Traps that each need a test or a line in ARCHITECTURE.md.
-const TRAPS: [std::ops::RangeInclusive<usize>; 3] = [1..=28, 33..=34, 36..=76];
+const TRAPS: [std::ops::RangeInclusive<usize>; 4] = [1..=28, 33..=34, 36..=79, 81..=81];
 
 #[test]
 fn a_module_uses_only_what_is_below_it() {

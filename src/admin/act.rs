@@ -319,7 +319,7 @@ async fn set(desk: &Desk, arguments: &[String]) -> Result<Done, Refusal> {
     }
     let current = Arc::clone(&desk.registry.current());
     let config = current.config.with(key, value).map_err(|e| {
-        Refusal::error(e.sqlstate, e.message).hint("SHOW CONFIG lists the settings.")
+        Refusal::error(e.sqlstate, e.message).hint("SHOW SETTINGS lists the settings.")
     })?;
     let (reply, answer) = oneshot::channel();
     send(desk, Control::Adopt(Box::new(config), reply))?;

@@ -82,7 +82,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "SHOW CONFIG",
         &show::CONFIG,
         Nobody,
-        "settings: value, default, whether they can change, source",
+        "settings: value, default, whether they can change",
     ),
     show(
         "SHOW DATABASES",
@@ -175,6 +175,12 @@ pub(super) static COMMANDS: &[Command] = &[
         "statements by where they went, and why",
     ),
     show("SHOW SERVERS", &show::SERVERS, Busy, "server connections"),
+    show(
+        "SHOW SETTINGS",
+        &show::SETTINGS,
+        Nobody,
+        "settings, as SHOW CONFIG, with the line that each comes from, and its unit",
+    ),
     show(
         "SHOW SOCKETS",
         &show::SOCKETS,

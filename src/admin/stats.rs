@@ -3,80 +3,24 @@
 //! Averages are as PgBouncer makes them: a mark is set once a minute, and they are over the time since
 //! the mark before the last.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::metrics::{Histogram, HistogramSum, PoolCounters};
-use crate::registry::Registry;
+use crate::registry::{ByDatabase, Registry, Totals};
 
 /// Between two marks.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Since the start. Times are in microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) checkouts: u64,
-    pub(super) transactions: u64,
-    pub(super) queries: u64,
-    pub(super) received: u64,
-    pub(super) sent: u64,
-    pub(super) transaction_us: u64,
-    pub(super) query_us: u64,
-    pub(super) wait_us: u64,
-    pub(super) named: u64,
-    pub(super) prepared: u64,
-    pub(super) used: u64,
-}
-
-impl Totals {
-    pub(super) fn add_counters(&mut self, counters: &PoolCounters) {
-        let us = |histogram: &Histogram| {
-            let mut sum = HistogramSum::default();
-            histogram.add_to(&mut sum);
-            sum.sum_us
-        };
-        self.add(&Self {
-            checkouts: counters.checkouts.value(),
-            transactions: counters.transactions.value(),
-            queries: counters.queries.value(),
-            received: counters.received_bytes.value(),
-            sent: counters.sent_bytes.value(),
-            transaction_us: us(&counters.transaction_seconds),
-            query_us: us(&counters.query_seconds),
-            wait_us: us(&counters.wait_seconds),
-            named: counters.statements_named.value(),
-            prepared: counters.statements_prepared.value(),
-            used: counters.statements_prepared.value() + counters.statements_reused.value(),
-        });
-    }
-
-    pub(super) fn add(&mut self, other: &Self) {
-        self.combine(other, |a, b| a + b);
-    }
-
-    fn combine(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
-        for (mine, its) in [
-            (&mut self.checkouts, other.checkouts),
-            (&mut self.transactions, other.transactions),
-            (&mut self.queries, other.queries),
-            (&mut self.received, other.received),
-            (&mut self.sent, other.sent),
-            (&mut self.transaction_us, other.transaction_us),
-            (&mut self.query_us, other.query_us),
-            (&mut self.wait_us, other.wait_us),
-            (&mut self.named, other.named),
-            (&mut self.prepared, other.prepared),
-            (&mut self.used, other.used),
-        ] {
-            *mine = with(*mine, its);
-        }
-    }
-
+/// Averages of one database.
+pub(super) trait Average {
     /// The averages over the time `over` in which it grew from `before` to this: numbers a second, times
     /// of one transaction, query or checkout.
-    pub(super) fn average(&self, before: &Self, over: Duration) -> Self {
+    fn average(&self, before: &Self, over: Duration) -> Self;
+}
+
+impl Average for Totals {
+    fn average(&self, before: &Self, over: Duration) -> Self {
         let mut grown = *self;
-        // A pool that nobody used for long was forgotten with its numbers.
+        // A database may have been taken out of the configuration and put back.
         grown.combine(before, u64::saturating_sub);
         let seconds = over.as_secs_f64().max(1.0);
         #[expect(
@@ -103,22 +47,6 @@ impl Totals {
     }
 }
 
-/// By database.
-pub(super) type ByDatabase = BTreeMap<String, Totals>;
-
-/// The numbers of all pools now.
-pub(super) fn totals(registry: &Registry) -> ByDatabase {
-    let mut all = ByDatabase::new();
-    // What servers with startup parameters of their own do is counted by their trunk.
-    for pool in registry.pools().iter().filter(|p| p.trunk().is_none()) {
-        let totals = all.entry(pool.key.database.clone()).or_default();
-        for counters in pool.all_counters() {
-            totals.add_counters(counters);
-        }
-    }
-    all
-}
-
 /// The last two marks.
 #[derive(Debug)]
 pub(super) struct Periods {
@@ -137,7 +65,7 @@ impl Periods {
     /// Sets a mark if it is time.
     pub(super) fn tick(&mut self, registry: &Registry, now: Instant) {
         if now.saturating_duration_since(self.last.0) >= PERIOD {
-            let new = (now, totals(registry));
+            let new = (now, registry.totals());
             self.before = std::mem::replace(&mut self.last, new);
         }
     }

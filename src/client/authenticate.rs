@@ -332,7 +332,9 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
         let parsed = match (startup::parse(&talk.received), &tls) {
             (Err(StartupError::DirectTls), Some(acceptor)) => {
                 negotiation.begin_directly().map_err(startup_error)?;
-                talk.encrypt(acceptor, true).await?;
+                hub.registry
+                    .logins
+                    .note_tls(talk.encrypt(acceptor, true).await)?;
                 continue;
             }
             (parsed, _) => parsed.map_err(startup_error)?,
@@ -364,7 +366,9 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
         talk.out.extend_from_slice(&[answer]);
         talk.flush().await?;
         if let (b'S', Some(acceptor)) = (answer, &tls) {
-            talk.encrypt(acceptor, false).await?;
+            hub.registry
+                .logins
+                .note_tls(talk.encrypt(acceptor, false).await)?;
         }
     }
 }

@@ -245,8 +245,10 @@ pub(crate) fn tls_side(section: &Section, directory: &Path) -> TlsSide {
 
 /// `[metrics]`
 pub(crate) fn metrics(section: &Section) -> Metrics {
+    let values = section.values();
     Metrics {
-        listen: section.values().address("listen"),
+        listen: values.address("listen"),
+        max_pools: values.limit("max_pools"),
     }
 }
 

@@ -509,6 +509,11 @@ pub(crate) static KEYS: &[Key] = &[
             "HTTP: /metrics, /healthz, /readyz and a status page. It has no password: keep it on \
              an address that only monitoring reaches.",
         ),
+    key(METRICS, "max_pools", count("pools", Some("no limit")), "100").doc(
+        "Pools (of a database and a user, on the primary or on a replica) that have series of their \
+             own: the busiest. All others are summed as database and user \"other\". Each costs some 220 \
+             lines of a scrape.",
+    ),
     key(LOG, "format", Kind::Word(LogFormat::CHOICE), r#""text""#)
         .restart("log.format")
         .doc("Use json where a collector reads the log."),

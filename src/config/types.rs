@@ -340,6 +340,8 @@ pub struct TlsSide {
 pub struct Metrics {
     /// Where HTTP is served; none: nowhere.
     pub listen: Option<SocketAddr>,
+    /// Pools that have series of their own.
+    pub max_pools: Limit,
 }
 
 /// `[log]`.

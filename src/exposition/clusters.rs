@@ -1,12 +1,15 @@
 //! Metrics of clusters: their hosts, and what was routed where.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::pools::PoolSample;
 use super::render::{Series, Snapshot};
 use crate::cluster::watch::{Health, Verdict};
 use crate::cluster::{Host, PrimaryState};
 use crate::config::Role;
 use crate::metrics::Why;
+use crate::registry::Current;
 
 /// Whether there is a primary.
 pub(super) fn primary_up(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
@@ -52,6 +55,15 @@ pub(super) fn lag_bytes(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result
     each_replica(all, |labels, known| {
         out.gauge(labels, i64::try_from(known.lag_bytes).unwrap_or(i64::MAX))
     })
+}
+
+/// Where the replica of a pool stands, if it is known.
+pub(super) fn datacenter(current: &Current, pool: &PoolSample) -> Option<Arc<str>> {
+    let replica = pool.host.as_deref()?;
+    let database = current.config.database(&pool.database)?;
+    let cluster = current.clusters().get(&database.cluster)?;
+    let datacenter = &*cluster.host_of(Some(replica))?.datacenter;
+    (!datacenter.is_empty()).then(|| datacenter.into())
 }
 
 /// Failovers of each cluster that the monitor looks at.

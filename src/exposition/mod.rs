@@ -20,9 +20,11 @@ mod http;
 mod pools;
 mod process;
 mod render;
+mod roll;
 mod table;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use render::Exporter;
 

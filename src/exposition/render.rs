@@ -13,8 +13,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEnc
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry as Registered, Unit as PrometheusUnit};
 
-use super::pools::{LABELLED_MAX, PoolSample, Roll};
+use super::clusters;
+use super::pools::PoolSample;
 use super::process::Process;
+use super::roll::Roll;
 use super::table::{Each, ROWS, Row, Unit};
 use crate::metrics::{BUCKETS_US, HistogramSum};
 use crate::registry::{Current, Registry};
@@ -66,7 +68,7 @@ impl Exporter {
         let mut registered = Registered::default();
         registered.register_collector(Box::new(Source {
             registry,
-            roll: Mutex::new(Roll::new(LABELLED_MAX)),
+            roll: Mutex::new(Roll::new()),
         }));
         Self { registered }
     }
@@ -95,10 +97,17 @@ struct Source {
 impl Collector for Source {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut roll = self.roll.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.registry.current();
+        let places = current.config.metrics.max_pools.count();
+        let places = places.unwrap_or(usize::MAX);
+        let mut pools = roll.sample(&self.registry.pools(), places, Instant::now());
+        for pool in &mut pools {
+            pool.datacenter = clusters::datacenter(&current, pool);
+        }
         let snapshot = Snapshot {
-            pools: roll.sample(self.registry.pools(), Instant::now()),
+            pools,
             registry: Arc::clone(&self.registry),
-            current: self.registry.current(),
+            current,
             process: Process::look(),
         };
         for row in ROWS {
@@ -117,13 +126,31 @@ fn encode_row(row: &Row, snapshot: &Snapshot, out: &mut DescriptorEncoder<'_>) -
     };
     let mut encoder = out.encode_descriptor(row.stem(), row.help, unit.as_ref(), row.kind)?;
     match row.each {
-        Each::Once(emit) => emit(snapshot, &mut Series::new(&mut encoder, &[])),
+        Each::Once(emit) => emit(snapshot, &mut Series::new(&mut encoder, &[], row.labels)),
         Each::Pool(emit) => snapshot.pools.iter().try_for_each(|pool| {
-            let mut labels = vec![("database", &*pool.database), ("user", &*pool.user)];
-            labels.extend(pool.host.as_deref().map(|host| ("host", host)));
-            emit(pool, &mut Series::new(&mut encoder, &labels))
+            emit(
+                pool,
+                &mut Series::new(&mut encoder, &labels_of(pool), row.labels),
+            )
+        }),
+        Each::Living(emit) => snapshot.pools.iter().try_for_each(|pool| {
+            let Some(gauges) = &pool.gauges else {
+                return Ok(());
+            };
+            emit(
+                gauges,
+                &mut Series::new(&mut encoder, &labels_of(pool), row.labels),
+            )
         }),
     }
+}
+
+/// Of every series of a pool.
+pub(super) fn labels_of(pool: &PoolSample) -> Vec<Label<'_>> {
+    let mut labels = vec![("database", &*pool.database), ("user", &*pool.user)];
+    labels.extend(pool.host.as_deref().map(|host| ("host", host)));
+    labels.extend(pool.datacenter.as_deref().map(|dc| ("datacenter", dc)));
+    labels
 }
 
 /// A label and its value.
@@ -134,11 +161,21 @@ pub(super) type Label<'a> = (&'a str, &'a str);
 pub(super) struct Series<'a, 'e> {
     encoder: &'a mut MetricEncoder<'e>,
     labels: &'a [Label<'a>],
+    /// What else may come, by the table.
+    more: &'static [&'static str],
 }
 
 impl<'a, 'e> Series<'a, 'e> {
-    fn new(encoder: &'a mut MetricEncoder<'e>, labels: &'a [Label<'a>]) -> Self {
-        Self { encoder, labels }
+    fn new(
+        encoder: &'a mut MetricEncoder<'e>,
+        labels: &'a [Label<'a>],
+        more: &'static [&'static str],
+    ) -> Self {
+        Self {
+            encoder,
+            labels,
+            more,
+        }
     }
 
     /// A value that goes up and down.
@@ -183,6 +220,10 @@ impl<'a, 'e> Series<'a, 'e> {
         more: &[Label<'_>],
         write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
     ) -> fmt::Result {
+        debug_assert!(
+            more.iter().all(|(name, _)| self.more.contains(name)),
+            "BUG: a label that the table does not have: {more:?}"
+        );
         if self.labels.is_empty() && more.is_empty() {
             return write(self.encoder);
         }

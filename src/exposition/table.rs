@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::metrics::MetricType;
 
 use super::clusters;
-use super::pools::PoolSample;
+use super::pools::{Gauges, PoolSample};
 use super::process::Process;
-use super::render::{Series, Snapshot};
+use super::render::{Series, Snapshot, labels_of};
 use crate::metrics::SqlState;
 use crate::relay::KINDS;
 
@@ -22,6 +22,8 @@ pub(super) struct Row {
     pub(super) help: &'static str,
     pub(super) unit: Unit,
     pub(super) kind: MetricType,
+    /// Labels beside those that [`Row::each`] brings.
+    pub(super) labels: Labels,
     pub(super) each: Each,
 }
 
@@ -33,11 +35,16 @@ pub(super) enum Unit {
     Bytes,
 }
 
+/// Names of labels.
+type Labels = &'static [&'static str];
+
 /// Where its numbers come from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Each {
     /// Each pool; it has the labels `database` and `user` already.
     Pool(fn(&PoolSample, &mut Series<'_, '_>) -> fmt::Result),
+    /// Each pool that lives, likewise.
+    Living(fn(&Gauges, &mut Series<'_, '_>) -> fmt::Result),
     /// The process.
     Once(fn(&Snapshot, &mut Series<'_, '_>) -> fmt::Result),
 }
@@ -59,16 +66,35 @@ impl Row {
     }
 }
 
-const fn gauge(name: &'static str, unit: Unit, help: &'static str, each: Each) -> Row {
-    row(MetricType::Gauge, name, unit, help, each)
+const fn gauge(
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    labels: Labels,
+    each: Each,
+) -> Row {
+    row(MetricType::Gauge, name, unit, help, labels, each)
 }
 
-const fn counter(name: &'static str, unit: Unit, help: &'static str, each: Each) -> Row {
-    row(MetricType::Counter, name, unit, help, each)
+const fn counter(
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    labels: Labels,
+    each: Each,
+) -> Row {
+    row(MetricType::Counter, name, unit, help, labels, each)
 }
 
-const fn histogram(name: &'static str, help: &'static str, each: Each) -> Row {
-    row(MetricType::Histogram, name, Unit::Seconds, help, each)
+const fn histogram(name: &'static str, help: &'static str, labels: Labels, each: Each) -> Row {
+    row(
+        MetricType::Histogram,
+        name,
+        Unit::Seconds,
+        help,
+        labels,
+        each,
+    )
 }
 
 const fn row(
@@ -76,6 +102,7 @@ const fn row(
     name: &'static str,
     unit: Unit,
     help: &'static str,
+    labels: Labels,
     each: Each,
 ) -> Row {
     Row {
@@ -83,6 +110,7 @@ const fn row(
         help,
         unit,
         kind,
+        labels,
         each,
     }
 }
@@ -93,64 +121,74 @@ pub(super) static ROWS: &[Row] = &[
         "pooler_clients",
         Unit::None,
         "Clients that are logged in: active with a server, waiting for one, or idle.",
-        Each::Pool(|pool, out| {
-            out.gauge(&[("state", "active")], pool.gauges.clients_active)?;
-            out.gauge(&[("state", "waiting")], pool.gauges.clients_waiting)?;
-            out.gauge(&[("state", "idle")], pool.gauges.clients_idle)
+        &["state"],
+        Each::Living(|pool, out| {
+            out.gauge(&[("state", "active")], pool.clients_active)?;
+            out.gauge(&[("state", "waiting")], pool.clients_waiting)?;
+            out.gauge(&[("state", "idle")], pool.clients_idle)
         }),
     ),
     gauge(
         "pooler_servers",
         Unit::None,
         "Server connections: active for a client, idle, or connecting (being opened).",
-        Each::Pool(|pool, out| {
-            out.gauge(&[("state", "active")], pool.gauges.servers_active)?;
-            out.gauge(&[("state", "idle")], pool.gauges.servers_idle)?;
-            out.gauge(&[("state", "connecting")], pool.gauges.servers_connecting)
+        &["state"],
+        Each::Living(|pool, out| {
+            out.gauge(&[("state", "active")], pool.servers_active)?;
+            out.gauge(&[("state", "idle")], pool.servers_idle)?;
+            out.gauge(&[("state", "connecting")], pool.servers_connecting)
         }),
     ),
     gauge(
         "pooler_pool_size",
         Unit::None,
         "Server connections that the pool may have (pool_size).",
-        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.size)),
+        &[],
+        Each::Living(|pool, out| out.gauge(&[], pool.size)),
     ),
     gauge(
         "pooler_waiting_clients",
         Unit::None,
         "Clients that wait for a server connection now.",
-        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.clients_waiting)),
+        &[],
+        Each::Living(|pool, out| out.gauge(&[], pool.clients_waiting)),
     ),
     gauge(
         "pooler_oldest_wait_seconds",
         Unit::Seconds,
         "How long the first client in the queue has waited; 0 if nobody waits.",
-        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.oldest_wait_seconds)),
+        &[],
+        Each::Living(|pool, out| out.gauge(&[], pool.oldest_wait_seconds)),
     ),
     gauge(
         "pooler_oldest_checkout_seconds",
         Unit::Seconds,
         "How long the longest transaction has had its server connection; 0 if there is none.",
-        Each::Pool(|pool, out| out.gauge(&[], pool.gauges.oldest_checkout_seconds)),
+        &[],
+        Each::Living(|pool, out| out.gauge(&[], pool.oldest_checkout_seconds)),
     ),
     histogram(
         "pooler_wait_seconds",
         "How long clients waited for a server connection, of those that got none at once.",
+        &[],
         Each::Pool(|pool, out| out.histogram(&[], &pool.totals.wait_seconds)),
     ),
     histogram(
         "pooler_query_seconds",
         "From a request to the end of its reply (ReadyForQuery).",
+        &[],
         Each::Pool(|pool, out| out.histogram(&[], &pool.totals.query_seconds)),
     ),
     histogram(
         "pooler_transaction_seconds",
         "From a transaction's first request to its end.",
+        &[],
         Each::Pool(|pool, out| out.histogram(&[], &pool.totals.transaction_seconds)),
     ),
     histogram(
         "pooler_server_connect_seconds",
         "How long it took to open a server connection, by phase: to connect, then to log in.",
+        &["phase"],
         Each::Pool(|pool, out| {
             out.histogram(&[("phase", "connect")], &pool.totals.connect_seconds)?;
             out.histogram(&[("phase", "login")], &pool.totals.login_seconds)
@@ -160,24 +198,28 @@ pub(super) static ROWS: &[Row] = &[
         "pooler_server_connect_failures_total",
         Unit::None,
         "Attempts to open a server connection that failed.",
+        &[],
         Each::Pool(|pool, out| out.counter(&[], pool.totals.connect_failures)),
     ),
     counter(
         "pooler_queries_total",
         Unit::None,
         "Requests answered (ReadyForQuery sent).",
+        &[],
         Each::Pool(|pool, out| out.counter(&[], pool.totals.queries)),
     ),
     counter(
         "pooler_transactions_total",
         Unit::None,
         "Transactions ended, single statements included.",
+        &[],
         Each::Pool(|pool, out| out.counter(&[], pool.totals.transactions)),
     ),
     counter(
         "pooler_bytes_total",
         Unit::Bytes,
         "Bytes received from clients and sent to them.",
+        &["direction"],
         Each::Pool(|pool, out| {
             out.counter(&[("direction", "received")], pool.totals.received_bytes)?;
             out.counter(&[("direction", "sent")], pool.totals.sent_bytes)
@@ -187,12 +229,14 @@ pub(super) static ROWS: &[Row] = &[
         "pooler_errors_total",
         Unit::None,
         "Errors that clients got, of PostgreSQL and of the pooler; those of logins without a pool.",
+        &["database", "user", "host", "datacenter", "sqlstate"],
         Each::Once(errors),
     ),
     counter(
         "pooler_prepared_total",
         Unit::None,
         "Prepared statements on servers: prepared, reused, evicted for room, retried unseen.",
+        &["event"],
         Each::Pool(|pool, out| {
             out.counter(&[("event", "prepared")], pool.totals.statements_prepared)?;
             out.counter(&[("event", "reused")], pool.totals.statements_reused)?;
@@ -204,8 +248,9 @@ pub(super) static ROWS: &[Row] = &[
         "pooler_pinned_clients",
         Unit::None,
         "Clients that keep a server connection between transactions, by what only it can hold.",
-        Each::Pool(|pool, out| {
-            for (kind, pinned) in KINDS.iter().zip(&pool.totals.pins) {
+        &["reason"],
+        Each::Living(|pool, out| {
+            for (kind, pinned) in KINDS.iter().zip(&pool.pins) {
                 out.gauge(&[("reason", kind.reason)], *pinned as f64)?;
             }
             Ok(())
@@ -215,12 +260,14 @@ pub(super) static ROWS: &[Row] = &[
         "pooler_cancels_total",
         Unit::None,
         "Queries cancelled for clients, or because a client had gone.",
+        &[],
         Each::Pool(|pool, out| out.counter(&[], pool.totals.cancels)),
     ),
     counter(
         "pooler_logins_total",
         Unit::None,
         "Logins of clients: accepted, refused with an error, or abandoned by the client.",
+        &["result"],
         Each::Once(|all, out| {
             let logins = &all.registry.logins;
             out.counter(&[("result", "accepted")], load(&logins.accepted))?;
@@ -228,40 +275,57 @@ pub(super) static ROWS: &[Row] = &[
             out.counter(&[("result", "abandoned")], load(&logins.abandoned))
         }),
     ),
+    counter(
+        "pooler_tls_handshakes_total",
+        Unit::None,
+        "TLS handshakes of clients: done, or failed (also for their leaving).",
+        &["result"],
+        Each::Once(|all, out| {
+            let logins = &all.registry.logins;
+            out.counter(&[("result", "done")], load(&logins.encrypted))?;
+            out.counter(&[("result", "failed")], load(&logins.not_encrypted))
+        }),
+    ),
     gauge(
         "pooler_primary_up",
         Unit::None,
         "Whether the cluster's primary is known; absent until somebody has looked.",
+        &["cluster"],
         Each::Once(clusters::primary_up),
     ),
     gauge(
         "pooler_host_up",
         Unit::None,
         "1 for hosts that were reached when last tried, 0 for those that were not.",
+        &["cluster", "host", "datacenter"],
         Each::Once(clusters::host_up),
     ),
     gauge(
         "pooler_host_role",
         Unit::None,
         "1 for the role that a host was seen in.",
+        &["cluster", "host", "datacenter", "role"],
         Each::Once(clusters::host_role),
     ),
     gauge(
         "pooler_replica_lag_seconds",
         Unit::Seconds,
         "For how long the primary has been known to be further than the replica.",
+        &["cluster", "host", "datacenter"],
         Each::Once(clusters::lag_seconds),
     ),
     gauge(
         "pooler_replica_lag_bytes",
         Unit::Bytes,
         "How much WAL the replica has not replayed yet.",
+        &["cluster", "host", "datacenter"],
         Each::Once(clusters::lag_bytes),
     ),
     counter(
         "pooler_failovers_total",
         Unit::None,
         "How often another host became the primary.",
+        &["cluster"],
         Each::Once(clusters::failovers),
     ),
     gauge(
@@ -269,24 +333,28 @@ pub(super) static ROWS: &[Row] = &[
         Unit::Seconds,
         "The last failover: from the last look that showed the new primary as a replica to the first \
          server connection that could write there.",
+        &["cluster"],
         Each::Once(clusters::failover_seconds),
     ),
     counter(
         "pooler_routed_total",
         Unit::None,
         "Batches by the role and datacenter of the host that they went to, and why (routing).",
+        &["database", "user", "host", "role", "datacenter", "reason"],
         Each::Once(clusters::routed),
     ),
     counter(
         "pooler_retried_on_primary_total",
         Unit::None,
         "Batches that a replica refused as a write, and the primary did.",
+        &[],
         Each::Pool(|pool, out| out.counter(&[], pool.totals.retried_on_primary)),
     ),
     counter(
         "pooler_reloads_total",
         Unit::None,
         "Reloads of the configuration that took effect (done) or were refused (failed).",
+        &["result"],
         Each::Once(|all, out| {
             let reloads = &all.registry.reloads;
             out.counter(&[("result", "done")], load(&reloads.done))?;
@@ -297,48 +365,56 @@ pub(super) static ROWS: &[Row] = &[
         "pooler_build_info",
         Unit::None,
         "1; the label is the version that runs.",
+        &["version"],
         Each::Once(|_, out| out.gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1)),
     ),
     counter(
         "process_cpu_seconds_total",
         Unit::Seconds,
         "CPU time used, user and system.",
+        &[],
         Each::Once(|all, out| of_process(all, |p| out.counter_seconds(p.cpu_seconds))),
     ),
     gauge(
         "process_resident_memory_bytes",
         Unit::Bytes,
         "Memory that is resident.",
+        &[],
         Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.resident_bytes))),
     ),
     gauge(
         "process_virtual_memory_bytes",
         Unit::Bytes,
         "Memory that is mapped.",
+        &[],
         Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.virtual_bytes))),
     ),
     gauge(
         "process_threads",
         Unit::None,
         "Threads.",
+        &[],
         Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.threads))),
     ),
     gauge(
         "process_open_fds",
         Unit::None,
         "Open file descriptors.",
+        &[],
         Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.open_fds))),
     ),
     gauge(
         "process_max_fds",
         Unit::None,
         "File descriptors that may be open.",
+        &[],
         Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.max_fds))),
     ),
     gauge(
         "process_start_time_seconds",
         Unit::Seconds,
         "When the process started, in seconds since 1970.",
+        &[],
         Each::Once(|all, out| of_process(all, |p| out.gauge(&[], p.started_seconds))),
     ),
 ];
@@ -363,11 +439,8 @@ fn errors(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
     }
     for pool in &all.pools {
         for (code, n) in &pool.totals.errors {
-            let labels = [
-                ("database", &*pool.database),
-                ("user", &*pool.user),
-                ("sqlstate", text(code)),
-            ];
+            let mut labels = labels_of(pool);
+            labels.push(("sqlstate", text(code)));
             out.counter(&labels, *n)?;
         }
     }

@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::http::HEAD_MAX;
-use super::pools::{Gauges, Roll};
+use super::pools::Gauges;
 use super::render::{Exporter, Format};
-use super::table::{ROWS, Unit};
+use super::table::{Each, ROWS, Unit};
 use super::{Exposition, start};
 use crate::cluster::PrimaryState;
 use crate::config::Config;
@@ -20,7 +20,7 @@ use crate::pool::{Commons, Locate, Numbers, Pool};
 use crate::registry::Registry;
 use crate::server::Interners;
 
-fn registry() -> Arc<Registry> {
+pub(super) fn registry() -> Arc<Registry> {
     let text = "[clusters.main]\nhosts = [{ host = \"db1\", datacenter = \"dc1\" }]\n\
                 [databases.\"*\"]\ncluster = \"main\"\n[users.ada]\npassword = \"x\"\n";
     let config = Config::parse(text, Path::new("pooler.toml")).expect("good");
@@ -34,7 +34,7 @@ fn registry() -> Arc<Registry> {
 }
 
 /// The pool of `database` and ada.
-fn pool(registry: &Registry, database: &str) -> Arc<Pool> {
+pub(super) fn pool(registry: &Registry, database: &str) -> Arc<Pool> {
     registry
         .pool(database, "ada", |_| Ok(Vec::new()))
         .expect("any database")
@@ -207,39 +207,114 @@ fn gauges_agree_with_each_other_however_the_numbers_were_taken() {
     assert_eq!(gauges.servers_active, 0);
 }
 
-#[test]
-fn pools_beyond_the_bound_are_one_sum_that_never_falls() {
-    let registry = registry();
-    let mut roll = Roll::new(2);
-    let impostor = registry
-        .pool("other", "other", |_| Ok(Vec::new()))
-        .expect("any database");
-    let mut pools = vec![impostor];
-    pools.extend(["b", "c", "d", "e"].map(|name| pool(&registry, name)));
-    for pool in &pools {
-        pool.counters(0).queries.add(10);
-        pool.counters(0).errors.note("23505");
+/// The table of the documentation, from the rows.
+fn documented() -> String {
+    let mut text = String::from(
+        "# Metrics\n\nAt `/metrics` of `[metrics] listen`, in Prometheus' text format or OpenMetrics. Made from the \
+         program's own table\n(`POOLER_WRITE_EXAMPLE=1 cargo test --lib documentation_lists_every_metric`). \
+         A name is never changed or\ngiven another meaning. Histograms have buckets from 50 us to 60 s, five a \
+         decade.\n\nMetrics with `database` and `user` are of a pool; those of a replica's pool have its `host` \
+         and `datacenter`, too, those\nof the primary's have not, since another host may be the primary \
+         tomorrow (`pooler_host_role` says which it is). The\n`max_pools` busiest pools have series of their own, all \
+         others are one: database and user `other`. What a pool counts goes\nto its own series or to that sum, \
+         never to both, so rates add up, and no series falls before the process ends.\n\n| name | type | labels | \
+         what |\n|---|---|---|---|\n",
+    );
+    for row in ROWS {
+        let mut labels = match row.each {
+            Each::Pool(_) | Each::Living(_) => vec!["database", "user", "host", "datacenter"],
+            Each::Once(_) => Vec::new(),
+        };
+        labels.extend(row.labels);
+        let (name, kind, help) = (row.name, row.kind.as_str(), row.help);
+        let labels = labels.join(", ");
+        text += &format!("| `{name}` | {kind} | {labels} | {help} |\n");
     }
-    let mut look = |pools: &[Arc<Pool>]| {
-        let samples = roll.sample(pools.to_vec(), Instant::now());
-        let last = samples.last().expect("a sum");
-        assert_eq!((&*last.database, &*last.user), ("other", "other"));
-        assert_eq!(last.totals.errors[b"23505"] * 10, last.totals.queries);
-        let shown = samples
+    text
+}
+
+#[test]
+fn documentation_lists_every_metric() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    if std::env::var_os("POOLER_WRITE_EXAMPLE").is_some() {
+        std::fs::write(&path, documented()).expect("a file");
+    }
+    let written = std::fs::read_to_string(&path).expect("docs/metrics.md");
+    assert!(
+        written == documented(),
+        "docs/metrics.md is not what the table of metrics says: make it anew"
+    );
+}
+
+/// What dashboards are made of: a name that goes away breaks them.
+#[test]
+fn what_was_promised_is_there() {
+    let promised = [
+        "pooler_clients state",
+        "pooler_servers state",
+        "pooler_waiting_clients",
+        "pooler_oldest_wait_seconds",
+        "pooler_oldest_checkout_seconds",
+        "pooler_pool_size",
+        "pooler_wait_seconds",
+        "pooler_query_seconds",
+        "pooler_transaction_seconds",
+        "pooler_server_connect_seconds phase",
+        "pooler_queries_total",
+        "pooler_transactions_total",
+        "pooler_bytes_total direction",
+        "pooler_routed_total role datacenter reason",
+        "pooler_retried_on_primary_total",
+        "pooler_pinned_clients reason",
+        "pooler_errors_total sqlstate",
+        "pooler_logins_total result",
+        "pooler_prepared_total event",
+        "pooler_replica_lag_seconds",
+        "pooler_replica_lag_bytes",
+        "pooler_host_up",
+        "pooler_host_role role",
+        "pooler_failovers_total",
+        "pooler_reloads_total result",
+        "pooler_build_info",
+    ];
+    for line in promised {
+        let mut words = line.split(' ');
+        let name = words.next();
+        let row = ROWS.iter().find(|row| Some(row.name) == name).expect(line);
+        let kind = if row.name.ends_with("_total") {
+            "counter"
+        } else if ["wait", "query", "transaction", "server_connect"]
             .iter()
-            .map(|s| format!("{} {}", s.database, s.totals.queries));
-        shown.collect::<Vec<_>>()
+            .any(|h| row.name == format!("pooler_{h}_seconds"))
+        {
+            "histogram"
+        } else {
+            "gauge"
+        };
+        assert_eq!(row.kind.as_str(), kind, "{line}");
+        assert!(words.all(|label| row.labels.contains(&label)), "{line}");
+    }
+}
+
+#[test]
+fn totals_of_a_database_outlive_its_pools() {
+    let registry = registry();
+    let shown = |registry: &Registry| {
+        let totals = registry.totals();
+        totals.get("app").map(|t| (t.transactions, t.query_us))
     };
-    // One that is really called like the sum is in it, whatever room there is.
-    assert_eq!(look(&pools), ["b 10", "c 10", "other 30"]);
-    // Labels become free: a pool that is summed does not leave the sum for them.
-    pools.retain(|p| p.key.database != "b");
-    assert_eq!(look(&pools), ["c 10", "other 30"]);
-    // One that is summed goes: what it counted stays.
-    pools.retain(|p| p.key.database != "e");
-    assert_eq!(look(&pools), ["c 10", "other 30"]);
-    pools.push(pool(&registry, "f"));
-    assert_eq!(look(&pools), ["c 10", "f 0", "other 30"]);
+    for round in 1..=2 {
+        let pool = pool(&registry, "app");
+        let counters = pool.counters(1);
+        counters.transactions.add(5);
+        counters.query_seconds.record(Duration::from_micros(7));
+        assert_eq!(shown(&registry), Some((5 * round, 7 * round)));
+        drop(pool);
+        let later = Instant::now() + Duration::from_secs(3600);
+        registry.prune(later, Duration::from_secs(60));
+        assert!(registry.pools().is_empty());
+        assert_eq!(shown(&registry), Some((5 * round, 7 * round)));
+    }
 }
 
 async fn served(registry: &Arc<Registry>) -> Exposition {

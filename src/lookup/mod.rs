@@ -242,7 +242,8 @@ impl Lookup {
 
     /// Closes connections that nobody has used for a while.
     pub fn tick(&self, now: Instant) {
-        let aged = |(_, since): &mut (_, Instant)| now.saturating_duration_since(*since) >= IDLE_MAX;
+        let aged =
+            |(_, since): &mut (_, Instant)| now.saturating_duration_since(*since) >= IDLE_MAX;
         for (server, _) in lock(&self.idle).extract_if(.., aged) {
             if let Ok(mut server) = server.attach() {
                 server.terminate();

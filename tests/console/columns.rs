@@ -14,7 +14,7 @@ const SOCKET: &str = "type user database replication state addr port:i local_add
 const BUFFERS: &str =
     " recv_pos:i pkt_pos:i pkt_remain:i send_pos:i send_remain:i pkt_avail:i send_avail:i";
 
-/// As PgBouncer 1.24.1 describes them: `:i` is int4, `:q` int8, `:n` numeric, all others text. Behind `+` are our own.
+/// As PgBouncer 1.24.1 describes them, and 1.25, which changes none: `:i` is int4, `:q` int8, `:n` numeric, all others text. Behind `+` are our own.
 fn sheets() -> Vec<(&'static str, String)> {
     let own = |s: &str| s.to_owned();
     vec![
@@ -83,7 +83,11 @@ fn sheets() -> Vec<(&'static str, String)> {
         ("DNS_ZONES", own("zonename serial:q count:i")),
         ("STATE", own("key value")),
         ("VERSION", own("version")),
-        ("CONFIG", own("key value default changeable + source unit")),
+        ("CONFIG", own("key value default changeable")),
+        (
+            "SETTINGS",
+            own("key value default changeable + source unit"),
+        ),
     ]
 }
 

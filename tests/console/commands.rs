@@ -105,7 +105,7 @@ fn a_reload_says_what_it_changed_and_what_needs_a_restart() {
 fn t74_a_failed_reload_changes_nothing_and_names_file_line_and_key() {
     let rig = rig();
     let mut console = console(&rig);
-    let before = table(&mut console, "SHOW CONFIG");
+    let before = table(&mut console, "SHOW SETTINGS");
     let file = rig.pooler.dir().join("pooler.toml");
     let old = std::fs::read_to_string(&file).unwrap();
     std::fs::write(
@@ -120,7 +120,7 @@ fn t74_a_failed_reload_changes_nothing_and_names_file_line_and_key() {
         said.contains("pooler.toml:") && said.contains("pool_sise"),
         "{said}"
     );
-    assert_eq!(table(&mut console, "SHOW CONFIG"), before);
+    assert_eq!(table(&mut console, "SHOW SETTINGS"), before);
     assert_eq!(rig.login().one("SELECT 1"), "1");
 }
 
@@ -136,7 +136,7 @@ fn set_changes_what_can_change_until_the_next_reload() {
     assert!(told(&mut console, "SET pool_size = 2").contains("pool_size: \"1\" -> \"2\""));
     second.expect("T D(1) C(SELECT 1) Z(I)");
     let source = |console: &mut Wire| {
-        let config = table(console, "SHOW CONFIG");
+        let config = table(console, "SHOW SETTINGS");
         let row = config.iter().find(|c| c["key"] == "pool_size").unwrap();
         (row["value"].clone(), row["source"].clone())
     };

@@ -172,7 +172,7 @@ fn databases_users_and_settings_are_shown_with_where_they_come_from() {
     let users = table(&mut console, "SHOW USERS");
     let reader = users.iter().find(|u| u["name"] == "reader").unwrap();
     assert_eq!(reader["pool_size"], "2");
-    let config = table(&mut console, "SHOW CONFIG");
+    let config = table(&mut console, "SHOW SETTINGS");
     let of = |key: &str| config.iter().find(|c| c["key"] == key).unwrap();
     assert_eq!(
         (

@@ -7,6 +7,7 @@ mod support;
 
 mod columns;
 mod commands;
+mod dashboards;
 mod look;
 mod pause;
 mod protocol;

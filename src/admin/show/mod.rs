@@ -11,7 +11,7 @@ mod routing;
 mod sockets;
 mod stats;
 
-pub(super) use config::CONFIG;
+pub(super) use config::{CONFIG, SETTINGS};
 pub(super) use login::LOGIN;
 pub(super) use ours::{PINS, PREPARED, QUEUE};
 pub(super) use pools::{DATABASES, POOLS, USERS};

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::super::census::{ClientLine, Standing, View};
 use super::super::sheet::{Sheet, count, int4, int8, is, numeric, text};
-use super::super::stats::Totals;
 use super::pools::PoolLine;
 use super::{moment, pools, rest_us, seconds};
+use crate::registry::Totals;
 use crate::relay::reasons;
 
 /// A client that waits.
@@ -164,9 +164,9 @@ pub(in super::super) struct PreparedLine {
 
 fn prepared(pool: PoolLine) -> PreparedLine {
     let mut totals = Totals::default();
+    totals.add_pool(&pool.pool);
     let (mut evicted, mut retried) = (0, 0);
     for counters in pool.pool.all_counters() {
-        totals.add_counters(counters);
         evicted += counters.statements_evicted.value();
         retried += counters.statements_retried.value();
     }

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::super::Desk;
 use super::super::sheet::{Sheet, is, numeric, text};
-use super::super::stats::{ByDatabase, Totals, totals};
+use super::super::stats::Average;
+use crate::registry::{ByDatabase, Totals};
 
 /// A database.
 pub(in super::super) struct Line {
@@ -14,7 +15,7 @@ pub(in super::super) struct Line {
 }
 
 fn lines(desk: &Desk) -> Vec<Line> {
-    let now = totals(&desk.registry);
+    let now = desk.registry.totals();
     let periods = desk.periods();
     let (since, before) = periods.base();
     let over = Instant::now().saturating_duration_since(since);
@@ -110,7 +111,7 @@ pub(in super::super) static TOTALS: Sheet<(String, u64)> = Sheet {
                 sum
             })
         };
-        let total = all(&totals(&desk.registry));
+        let total = all(&desk.registry.totals());
         let periods = desk.periods();
         let (since, before) = periods.base();
         let over = Instant::now().saturating_duration_since(since);

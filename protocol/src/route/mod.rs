@@ -17,6 +17,7 @@ mod fingerprint;
 mod hint;
 mod keywords;
 mod lexer;
+mod mask;
 mod question;
 mod show;
 mod summary;
@@ -25,6 +26,7 @@ pub use catalogue::{Builder, Catalogue, NAMES_MAX, QUESTION};
 pub use classify::{TEXT_LEN_MAX, classify};
 pub use fingerprint::fingerprint;
 pub use hint::{Consistency, Hints, Route, hints};
+pub use mask::{mask, may_name_secret};
 pub use summary::{PACKED_BITS, Summary, pack, unpack};
 
 /// What a text was found to be.

@@ -15,6 +15,7 @@ pub mod log;
 pub mod lookup;
 pub mod metrics;
 pub mod net;
+pub mod observe;
 pub mod pool;
 pub mod registry;
 pub mod relay;

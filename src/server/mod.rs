@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::buffer::{Carry, Outbox};
 use crate::net::{Address, DetachedStream, Liveness, Stream};
+use crate::observe::Watch;
 use crate::tls::Connector;
 
 mod absorb;
@@ -343,6 +344,8 @@ pub struct Server<S = Stream> {
     pub born: Instant,
     /// The beginning of what it was sent last by a client.
     pub running: Running,
+    /// What it does, for those who want to know what was slow.
+    pub watch: Watch,
     /// A client has had it.
     pub used: bool,
     /// What its login depended on beyond its parameters, if it was asked and could say.
@@ -456,6 +459,7 @@ impl<S> Server<S> {
             cancels: self.cancels,
             born: self.born,
             running: self.running,
+            watch: self.watch,
             used: self.used,
             born_as: self.born_as,
         })

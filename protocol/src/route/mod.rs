@@ -10,6 +10,7 @@
 //! to write whatever it is asked.
 
 mod begin;
+mod caller;
 mod catalogue;
 mod classify;
 mod explain;
@@ -22,6 +23,7 @@ mod question;
 mod show;
 mod summary;
 
+pub use caller::{TRACEPARENT_SETTING, TraceParent, trace_parent, without_caller};
 pub use catalogue::{Builder, Catalogue, NAMES_MAX, QUESTION};
 pub use classify::{TEXT_LEN_MAX, classify};
 pub use fingerprint::fingerprint;

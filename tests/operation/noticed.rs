@@ -136,6 +136,28 @@ fn clients_that_come_and_go_are_logged_with_the_reason() {
     line(&rig, &["logout", "invalid frontend message type"]);
 }
 
+/// Trap of traced applications: the comment changes with every call, and no statement is ever the same.
+#[test]
+fn statements_that_differ_in_the_callers_trace_are_prepared_once() {
+    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    let mut client = rig.login();
+    for n in 0..20 {
+        let caller = PARENT.replace("b7ad6b71692033", &format!("{n:014x}"));
+        let name = format!("s{n}");
+        let text = format!("SELECT $1::text /*route='x',traceparent='{caller}'*/");
+        client.send(&[
+            m::parse(&name, &text),
+            m::bind("", &name, &["one"]),
+            m::execute(""),
+            m::sync(),
+        ]);
+        let replies = client.recv_to_ready();
+        assert!(replies.iter().all(|r| r.tag != b'E'), "{replies:?}");
+    }
+    let held = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%route%'";
+    assert_eq!(client.one(held), "1");
+}
+
 struct Unread(Child);
 
 impl Drop for Unread {

@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod metrics;
 pub mod net;
 pub mod notify;
+pub mod observe;
 pub mod pam;
 pub mod pool;
 pub mod registry;

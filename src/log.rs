@@ -1,4 +1,10 @@
-//! Where the log goes: the standard error, one line an event.
+//! Where the log goes: the standard error, one line an event, by a thread of its own.
+//!
+//! ```text
+//! an event --floods: may it be said?--> formatted where it happens --queue--> thread --> stderr
+//! ```
+//! The queue is bounded and nobody waits for it: with a full disk or a stalled pipe behind the standard
+//! error lines are dropped and counted ([`dropped`]), and no query waits.
 //!
 //! Names of users and databases, and errors that quote them, come from strangers. A line break in
 //! one must not begin a line of the log that the pooler never wrote.
@@ -9,23 +15,67 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry, reload};
+
+mod floods;
+mod queue;
+
+pub use floods::AS_OFTEN_AS_IT_HAPPENS;
+use floods::Floods;
+pub use queue::{dropped, finish};
+
+/// Changes what is logged, if the log is this process's ([`start`]).
+static LEVEL: Mutex<Option<reload::Handle<LevelFilter, tracing_subscriber::Registry>>> =
+    Mutex::new(None);
+
+/// Starts the log. A second one in one process (in tests) logs as the first one does.
+pub fn start(json: bool, level: LevelFilter) {
+    queue::start();
+    let (filter, handle) = reload::Layer::new(level);
+    // It would say so on the very same stderr, and panic if that is closed.
+    let lines = fmt::layer()
+        .with_writer(|| OneLine)
+        .log_internal_errors(false)
+        .with_target(false);
+    let log = registry().with(filter).with(Floods);
+    let started = if json {
+        log.with(lines.json()).try_init()
+    } else {
+        let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
+        log.with(lines.with_ansi(is_terminal)).try_init()
+    };
+    if started.is_ok() {
+        *LEVEL.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    }
+}
+
+/// Logs what is at least as severe as `level` from now on.
+pub fn set_level(level: LevelFilter) {
+    if let Some(handle) = &*LEVEL.lock().unwrap_or_else(PoisonError::into_inner) {
+        // It lives as long as the process.
+        let _changed = handle.modify(|now| *now = level);
+    }
+}
+
 /// The standard error, for events that are each written at once.
 #[derive(Debug, Clone, Copy)]
-pub struct OneLine;
+struct OneLine;
 
 impl Write for OneLine {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = event.strip_suffix(b"\n").unwrap_or(event);
-        if text.iter().any(|&b| breaks_line(b)) {
-            io::stderr().write_all(&escape(text))?;
-        } else {
-            io::stderr().write_all(event)?;
-        }
+        queue::put(match text.iter().any(|&b| breaks_line(b)) {
+            true => escape(text),
+            false => event.to_vec(),
+        });
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

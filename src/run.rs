@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::admin::{Control, Desk, Reloaded};
 use crate::batch;
@@ -19,7 +20,7 @@ use crate::cluster::{Change, Cluster};
 use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
 use crate::listener;
-use crate::log::OneLine;
+use crate::log;
 use crate::notify::{self, Watchdog};
 use crate::pool::{Commons, liveness};
 use crate::registry::{Registry, credentials_of};
@@ -62,8 +63,14 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] if it cannot start.
 pub fn run(path: &Path) -> Result<(), RunError> {
+    let ended = run_logged(path);
+    log::finish(LAST_WORDS);
+    ended
+}
+
+fn run_logged(path: &Path) -> Result<(), RunError> {
     let config = Config::load(path)?;
-    start_log(&config);
+    log::start(config.log.format == LogFormat::Json, level_of(&config));
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -80,27 +87,14 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     Ok(served?)
 }
 
-fn start_log(config: &Config) {
-    let level = match config.log.level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Trace => tracing::Level::TRACE,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(|| OneLine)
-        // It would say so on the very same stderr, and panic if that is closed.
-        .log_internal_errors(false)
-        .with_target(false);
-    // A second pooler in one process (in tests) logs with the first one's settings.
-    let _first = match config.log.format {
-        LogFormat::Json => builder.json().try_init(),
-        LogFormat::Text => builder
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-            .try_init(),
-    };
+fn level_of(config: &Config) -> LevelFilter {
+    match config.log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
 }
 
 /// Raises the limit on open files as far as it goes, and says if that is not far enough. Returns how
@@ -394,6 +388,7 @@ impl Fleet {
             tracing::warn!("{warning}");
         }
         let changes = old.config.changes(&config);
+        log::set_level(level_of(&config));
         let warnings = config.warnings.clone();
         let restart = self.registry.reload(config, tls);
         self.tell(|| Errand::Reloaded);

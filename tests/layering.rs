@@ -19,6 +19,8 @@ const LAYERS: &[&[&str]] = &[
     ],
     // What a socket would not take, and what encrypts one: they know sockets.
     &["buffer", "tls"],
+    // What a server's work was like.
+    &["observe"],
     // A socket, what it owes and what waits for it.
     &["server"],
     // Pools keep servers; the relay moves bytes between one of them and a client; a cancel reaches

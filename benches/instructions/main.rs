@@ -26,6 +26,12 @@ type Piece = fn(usize);
 const PIECES: &[(&str, Piece)] = &[
     ("transaction, simple", |n| Rig::new().run(SIMPLE, n)),
     ("transaction, prepared", |n| Rig::new().run(PREPARED, n)),
+    ("transaction, simple, watched", |n| {
+        Rig::new().watching().run(SIMPLE, n);
+    }),
+    ("transaction, prepared, watched", |n| {
+        Rig::new().watching().run(PREPARED, n);
+    }),
     ("frames, 64 kB of rows", |n| {
         let bytes = frames::rows();
         times(n, || frames::split(black_box(&bytes)));

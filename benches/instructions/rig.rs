@@ -9,10 +9,12 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
+use std::time::Duration;
 
 use pooler::buffer::Scratch;
 use pooler::metrics::PoolCounters;
 use pooler::net::{Address, Liveness, Stream};
+use pooler::observe::Attention;
 use pooler::relay::{ClientSide, Fill, Meter, Outcome, Relay, Rules};
 use pooler::server::login::{Credentials, Target, login};
 use pooler::server::{Interners, Server};
@@ -84,6 +86,16 @@ impl Rig {
         rig
     }
 
+    /// The same with the log of slow statements on, and none that is slow.
+    pub(crate) fn watching(mut self) -> Self {
+        self.session.attention = Attention {
+            is_on: true,
+            slow: Duration::from_secs(3600),
+            ..Attention::NONE
+        };
+        self
+    }
+
     /// So many transactions, one after the other.
     pub(crate) fn run(&mut self, exchange: Exchange, transactions: usize) {
         let mut script = Script {
@@ -110,6 +122,7 @@ struct Session {
     counters: PoolCounters,
     meter: Meter,
     active: bool,
+    attention: Attention,
 }
 
 impl Session {
@@ -122,6 +135,7 @@ impl Session {
             counters: PoolCounters::default(),
             meter: Meter::default(),
             active: false,
+            attention: Attention::NONE,
         }
     }
 
@@ -155,6 +169,7 @@ impl Session {
                     leftovers: pooler::relay::Leftovers::Keep,
                     keep_sequences: false,
                     shows_position: false,
+                    attention: self.attention,
                 },
             };
             match relay.poll(cx, fresh) {

@@ -64,6 +64,19 @@ fn route() {
 }
 
 #[test]
+fn mask() {
+    feed(targets::mask::run);
+    // Pieces of every kind behind and before each other.
+    let mut chance = Chance::new(3);
+    for _ in 0..20_000 {
+        let len = 1 + chance.below(12);
+        let mut data = vec![255];
+        data.extend((0..len).map(|_| chance.next().to_be_bytes()[0]));
+        targets::mask::run(&data);
+    }
+}
+
+#[test]
 fn hba() {
     const WORDS: &[&str] = &[
         "local",

@@ -31,6 +31,7 @@ use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::config::{OnSessionState, PoolMode, Routing};
 use crate::error::{Refusal, ServerFault};
+use crate::observe::Attention;
 use crate::pool::{Checkout, LocalPool, Wait};
 use crate::relay::{
     ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules, Stint,
@@ -39,6 +40,7 @@ use crate::relay::{
 mod describe;
 mod listening;
 mod local;
+mod noticed;
 mod obey;
 mod route;
 
@@ -104,6 +106,8 @@ pub(super) struct Session {
     pins: Marks,
     /// Since when they do.
     pinned: Option<Instant>,
+    /// Why it was ended, if not by the client.
+    ended_by: Option<Box<str>>,
     /// Others know how to wake it.
     started: bool,
     holdings: Holdings,
@@ -132,6 +136,9 @@ impl Future for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.count_pins(Marks::NONE);
+        if self.rules.attention.connections {
+            self.log_logout();
+        }
     }
 }
 
@@ -157,6 +164,7 @@ impl Session {
                 leftovers: Leftovers::Keep,
                 keep_sequences: false,
                 shows_position: false,
+                attention: Attention::NONE,
             },
             meter: Meter::default(),
             seat,
@@ -165,13 +173,18 @@ impl Session {
             cancel_due: None,
             pins: Marks::NONE,
             pinned: None,
+            ended_by: None,
             started: false,
             holdings,
             home: Rc::clone(&local),
             local,
             routed: None,
         };
+        session.look_up_attention();
         session.look_up_rules();
+        if session.rules.attention.connections {
+            session.log_login();
+        }
         session
     }
 
@@ -199,6 +212,7 @@ impl Session {
             },
             keep_sequences: settings.keep_sequences,
             shows_position: settings.routing != Routing::Off,
+            attention: self.rules.attention,
         };
         self.look_up_routes(&settings);
         self.seat.set_settings(settings);
@@ -263,7 +277,10 @@ impl Session {
         match self.inspect(&scratch.input[..n]) {
             Ok(Need::Nothing) => Step::Again,
             Ok(Need::Server(from)) => self.need_server(cx, scratch, from..n),
-            Ok(Need::Leave) => self.end(),
+            Ok(Need::Leave) => {
+                self.client.ended = Ended::Terminate;
+                self.end()
+            }
             Err(refusal) => self.end_with(&refusal),
         }
     }
@@ -303,6 +320,7 @@ impl Session {
                 self.meter = Meter {
                     now: Some(now),
                     fresh: true,
+                    waited: now - since,
                     ..Meter::default()
                 };
                 self.client.unread = true;
@@ -353,7 +371,11 @@ impl Session {
             rules: self.rules,
         }
         .poll(cx, fresh);
+        let has_slow = checkout.watch.has_slow();
         self.count_pins(self.client.possessions.held());
+        if has_slow {
+            self.log_slow();
+        }
         let Poll::Ready(outcome) = polled else {
             if let Some(refusal) = self.must_part() {
                 return self.end_with(&refusal);
@@ -468,12 +490,13 @@ impl Session {
 
     fn take_server(&mut self) -> Option<Checkout> {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Active(checkout) => {
+            State::Active(mut checkout) => {
                 // It waited for this server's answers.
                 self.client.held_back = HeldBack::No;
                 self.client.possessions.part();
                 self.client.stint = Stint::Free;
                 self.count_pins(Marks::NONE);
+                checkout.watch.abandon();
                 Some(checkout)
             }
             other => {
@@ -524,6 +547,7 @@ impl Session {
     /// Tells the client why, and closes when it has taken that in.
     fn end_with(&mut self, refusal: &Refusal) -> Step {
         self.local.counters().errors.note(&refusal.sqlstate);
+        self.ended_by = Some(refusal.message.as_str().into());
         let in_message = self.is_in_message();
         self.leave_server();
         // Within a message the end of the connection must do: an error would be read as a part of

@@ -259,6 +259,9 @@ pub(crate) fn log(section: &Section) -> Log {
         format: values.word("format", LogFormat::from_word),
         level: values.word("level", LogLevel::from_word),
         slow_query: values.slow_query("slow_query"),
+        slow_query_sample_rate: values.ratio("slow_query_sample_rate"),
+        slow_query_literals: values.flag("slow_query_literals"),
+        slow_query_parameters: values.flag("slow_query_parameters"),
         connections: values.flag("connections"),
     }
 }

@@ -85,6 +85,8 @@ pub(crate) enum Kind {
     Duration { zero: Option<&'static str> },
     /// A duration, or "off".
     SlowQuery,
+    /// A number from 0 to 1.
+    Ratio,
     /// "64kB"; `zero` as above.
     Size { zero: Option<&'static str> },
     /// Permission bits in octal, as text.
@@ -125,6 +127,7 @@ impl Kind {
             Kind::Count { unit, zero, .. } => (unit.to_owned(), zero),
             Kind::Duration { zero } => ("duration".to_owned(), zero),
             Kind::SlowQuery => ("duration; 0: all, off: none".to_owned(), None),
+            Kind::Ratio => ("0 to 1".to_owned(), None),
             Kind::Size { zero } => ("size".to_owned(), zero),
             Kind::FileMode => ("octal".to_owned(), None),
             Kind::Text {

@@ -19,14 +19,9 @@ struct NotYet {
     instead: &'static str,
 }
 
-const LOG: &[Table] = &[Table::Log];
 const TRACING: &[Table] = &[Table::Tracing];
 
-const NOT_YET: &[NotYet] = &[
-    row(LOG, "slow_query", &[], "slow statements are not logged"),
-    row(LOG, "connections", &[], "logins are not logged"),
-    row(TRACING, "otlp_endpoint", &[], "no spans are sent"),
-];
+const NOT_YET: &[NotYet] = &[row(TRACING, "otlp_endpoint", &[], "no spans are sent")];
 
 const fn row(
     tables: &'static [Table],

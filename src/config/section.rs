@@ -120,6 +120,13 @@ impl<'a> Values<'a> {
         }
     }
 
+    pub(crate) fn ratio(&self, key: &str) -> f64 {
+        match self.value(key) {
+            Some(Value::Ratio(ratio)) => *ratio,
+            other => bug(key, "a ratio", other),
+        }
+    }
+
     pub(crate) fn size(&self, key: &str) -> u64 {
         match self.value(key) {
             Some(Value::Size(bytes)) => *bytes,

@@ -520,9 +520,18 @@ pub(crate) static KEYS: &[Key] = &[
     key(LOG, "level", Kind::Word(LogLevel::CHOICE), r#""info""#)
         .doc("The least severe message that is logged. Use debug to see clients come and go."),
     key(LOG, "slow_query", Kind::SlowQuery, r#""500ms""#).doc(
-        "Log statements slower than this. Their texts may contain data: choose off if the log \
-             must not.",
+        "Log statements slower than this, waiting for a server included. Choose off where another \
+             log has them.",
     ),
+    key(LOG, "slow_query_sample_rate", Kind::Ratio, "1").doc(
+        "Share of the slow statements that is logged. Lower it where there are too many.",
+    ),
+    key(LOG, "slow_query_literals", Kind::Flag, "false").doc(
+        "Log slow statements with their literals, which are data, instead of a ? for each. Those that \
+             may name a secret (ALTER ROLE ... PASSWORD) never show theirs.",
+    ),
+    key(LOG, "slow_query_parameters", Kind::Flag, "false")
+        .doc("Log the parameters of slow statements, which are data."),
     key(LOG, "connections", Kind::Flag, "false")
         .doc("Log every client that comes or goes. Useful with long connections only."),
     key(TRACING, "otlp_endpoint", text("off"), r#""""#)

@@ -345,7 +345,7 @@ pub struct Metrics {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// Text or JSON.
     pub format: LogFormat,
@@ -353,6 +353,12 @@ pub struct Log {
     pub level: LogLevel,
     /// Statements that took longer are logged; zero: all of them; none: none.
     pub slow_query: Option<Duration>,
+    /// Of these, how many are logged: 0 to 1.
+    pub slow_query_sample_rate: f64,
+    /// With the literals in their texts.
+    pub slow_query_literals: bool,
+    /// With the values of their parameters.
+    pub slow_query_parameters: bool,
     /// Whether clients that come and go are logged at info.
     pub connections: bool,
 }

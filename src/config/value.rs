@@ -22,6 +22,7 @@ pub(crate) enum Value {
     Duration(Duration),
     /// None: off.
     SlowQuery(Option<Duration>),
+    Ratio(f64),
     Size(u64),
     FileMode(u32),
     /// Texts and files.
@@ -70,6 +71,7 @@ impl Value {
             Kind::SlowQuery if value.as_str() == Some("off") => Ok(Value::SlowQuery(None)),
             Kind::SlowQuery => duration(value, "a duration such as \"500ms\", or \"off\"", true)
                 .map(|duration| Value::SlowQuery(Some(duration))),
+            Kind::Ratio => ratio(value).map(Value::Ratio),
             Kind::Size { zero } => size(value, zero.is_some()).map(Value::Size),
             Kind::FileMode => file_mode(value).map(Value::FileMode),
             Kind::Text { empty } => text(value, empty).map(Value::Text),
@@ -93,7 +95,7 @@ impl Value {
     pub(crate) fn parse_text(kind: Kind, text: &str) -> Result<Value, String> {
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let literal = match kind {
-            Kind::Count { .. } => text.trim().to_owned(),
+            Kind::Count { .. } | Kind::Ratio => text.trim().to_owned(),
             Kind::Flag => match text {
                 "on" | "1" | "yes" => "true".to_owned(),
                 "off" | "0" | "no" => "false".to_owned(),
@@ -124,6 +126,7 @@ impl Value {
             Value::Count(count) => count.to_string(),
             Value::Duration(duration) => show_duration(*duration),
             Value::SlowQuery(slow) => slow.map_or_else(|| "off".to_owned(), show_duration),
+            Value::Ratio(ratio) => ratio.to_string(),
             Value::Size(bytes) => show_size(*bytes),
             Value::FileMode(mode) => format!("{mode:04o}"),
             Value::Text(text) => text.clone(),
@@ -178,6 +181,21 @@ fn duration(value: &DeValue<'_>, expected: &str, zero: bool) -> Result<Duration,
         return Err(format!("must be more than 0; write {expected}"));
     }
     Ok(duration)
+}
+
+fn ratio(value: &DeValue<'_>) -> Result<f64, String> {
+    let number = match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) => number.as_str().parse().ok(),
+        _ => None,
+    };
+    let number: Option<f64> = number.filter(|n| (0.0..=1.0).contains(n));
+    number.ok_or_else(|| {
+        format!(
+            "expected a number from 0 to 1 such as 0.01, not {}",
+            described(value)
+        )
+    })
 }
 
 fn size(value: &DeValue<'_>, zero: bool) -> Result<u64, String> {

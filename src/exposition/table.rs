@@ -361,6 +361,13 @@ pub(super) static ROWS: &[Row] = &[
             out.counter(&[("result", "failed")], load(&reloads.failed))
         }),
     ),
+    counter(
+        "pooler_log_dropped_total",
+        Unit::None,
+        "Lines of the log that were dropped because the standard error did not take them.",
+        &[],
+        Each::Once(|_, out| out.counter(&[], crate::log::dropped())),
+    ),
     gauge(
         "pooler_build_info",
         Unit::None,

@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pooler_protocol::backend::TransactionStatus;
 use pooler_protocol::frontend::{tag, write_statement_target, write_sync};
@@ -24,6 +24,7 @@ use pooler_protocol::prepared::NO_STATEMENT;
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::error::{Refusal, ServerFault};
 use crate::metrics::PoolCounters;
+use crate::observe::Attention;
 use crate::server::{Interners, Server};
 
 mod client_side;
@@ -34,6 +35,7 @@ mod replies;
 mod requests;
 mod statements;
 mod stint;
+mod watching;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 pub use listening::{Heard, Listening};
@@ -59,6 +61,8 @@ pub struct Rules {
     pub keep_sequences: bool,
     /// `SHOW pooler.position` is answered with the server's position.
     pub shows_position: bool,
+    /// What is to be noticed.
+    pub attention: Attention,
 }
 
 /// Times of the work now running, for the sweep and for the histograms.
@@ -72,6 +76,8 @@ pub struct Meter {
     pub idle_since: Option<Instant>,
     /// The last look at the clock.
     pub now: Option<Instant>,
+    /// How long the first request waited for the server, until that is answered.
+    pub waited: Duration,
     /// It was looked at in this very poll, before the server got anything to do.
     pub fresh: bool,
 }
@@ -230,13 +236,16 @@ impl Relay<'_> {
         self.meter.transaction.get_or_insert(now);
     }
 
-    /// The server said ReadyForQuery to the client.
+    /// The server said ReadyForQuery to the client; it ends at `at` of what is being read.
     #[inline]
-    fn end_work(&mut self) -> Result<(), Outcome> {
+    fn end_work(&mut self, at: usize) -> Result<(), Outcome> {
         let now = self.look_at_clock();
         self.counters.queries.add(1);
         if let Some(began) = self.meter.query {
             self.counters.query_seconds.record(now - began);
+            if self.rules.attention.is_on {
+                self.watch_end(now - began, at);
+            }
         }
         let more = self.server.ledger.outstanding() > 0;
         self.meter.query = more.then_some(now);

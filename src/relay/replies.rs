@@ -80,6 +80,9 @@ impl Relay<'_> {
         }
         self.scratch.put_back(output);
         let used = judged?;
+        if self.rules.attention.is_on {
+            self.server.watch.note_received(used);
+        }
         if used < input.len() {
             self.check_beginning(input[used])?;
         }
@@ -229,7 +232,7 @@ impl Relay<'_> {
                     if !held {
                         self.put_ready_answers(splice);
                     }
-                    self.end_work()?;
+                    self.end_work(at + header.len)?;
                 }
                 return Ok(());
             }
@@ -350,9 +353,9 @@ impl Relay<'_> {
             }
             return Ok(());
         }
-        self.counters
-            .errors
-            .note(error.sqlstate().unwrap_or("XX000"));
+        let sqlstate = error.sqlstate().unwrap_or("XX000");
+        self.counters.errors.note(sqlstate);
+        self.server.watch.note_error(sqlstate);
         if let Some((pooler_name, client_name)) = self.renamed(&error, refused) {
             splice.put(|out| write_error_renamed(out, body, &pooler_name, &client_name));
         } else {
@@ -393,6 +396,9 @@ impl Relay<'_> {
     /// Some commands take the server's statements away.
     #[inline]
     fn note_command(&mut self, body: &[u8]) {
+        if self.rules.attention.is_on {
+            self.server.watch.note_command(body);
+        }
         // The tags of nearly all statements end here.
         if matches!(body.first(), Some(b'I' | b'U')) || body.starts_with(b"SELECT ") {
             return;

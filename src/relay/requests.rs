@@ -232,6 +232,9 @@ impl Relay<'_> {
             self.ask_behind(&shape, before, &mut splice);
         }
         self.note_replay(repeatable, &input[..used], &shape);
+        if self.rules.attention.is_on && !self.server.replay.running {
+            self.server.watch.keep(&input[..used]);
+        }
         if was_idle && self.server.ledger.outstanding() > 0 {
             self.server.running.note(input);
             self.begin_work();

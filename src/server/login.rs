@@ -345,6 +345,7 @@ impl Talk {
             cancels: Arc::new(CancelFlight::default()),
             born: Instant::now(),
             running: Running::default(),
+            watch: crate::observe::Watch::default(),
             used: false,
             born_as: None,
         }

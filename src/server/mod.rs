@@ -4,6 +4,7 @@
 //! holds in its statements, what its session is set to in its settings; the relay keeps all three
 //! true while a client uses it. Nothing here knows of pools.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -13,12 +14,14 @@ use pooler_protocol::ledger::{Deal, Ledger, Request, Reusable, Sent};
 use pooler_protocol::prepared::{
     Interner, Journal, OutOfBudget, ServerStatements, Statement, Unnamed,
 };
+use pooler_protocol::route;
 use pooler_protocol::settings::{Settings, SettingsInterner};
 use pooler_protocol::statement::{Marks, vacated_database};
 use tokio::sync::Notify;
 
 use crate::buffer::{Carry, Outbox};
 use crate::net::{Address, DetachedStream, Liveness, Stream};
+use crate::observe::Watch;
 use crate::tls::Connector;
 
 mod absorb;
@@ -35,6 +38,15 @@ pub use running::{Running, Sent as RunningText};
 use suspects::Suspects;
 use vacating::Vacating;
 pub use welcome::Welcome;
+
+/// The text of a Parse, behind the name, without the caller's trace in its comments.
+fn without_caller(text: &[u8]) -> Cow<'_, [u8]> {
+    let query = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+    match route::without_caller(&text[..query]) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(without) => Cow::Owned([&without[..], &text[query..]].concat()),
+    }
+}
 
 /// What several workers share so that equal things are one pointer. Locked when a client prepares
 /// a new text or changes a setting, never by a transaction that does neither.
@@ -83,6 +95,8 @@ impl Interners {
     /// # Errors
     /// [`OutOfBudget`] if it is new and there is no room.
     pub fn statement(&self, text: &[u8]) -> Result<Arc<Statement>, OutOfBudget> {
+        // Texts that differ in the caller's trace alone are one statement: a trace changes with every call.
+        let text = &*without_caller(text);
         let mut interner = self
             .statements
             .lock()
@@ -93,6 +107,7 @@ impl Interners {
     /// The statement of this text, if somebody refers to one.
     #[must_use]
     pub fn known_statement(&self, text: &[u8]) -> Option<Arc<Statement>> {
+        let text = &*without_caller(text);
         let interner = self
             .statements
             .lock()
@@ -344,6 +359,8 @@ pub struct Server<S = Stream> {
     pub born: Instant,
     /// The beginning of what it was sent last by a client.
     pub running: Running,
+    /// What it does, for those who want to know what was slow.
+    pub watch: Watch,
     /// A client has had it.
     pub used: bool,
     /// What its login depended on beyond its parameters, if it was asked and could say.
@@ -459,6 +476,7 @@ impl<S> Server<S> {
             cancels: self.cancels,
             born: self.born,
             running: self.running,
+            watch: self.watch,
             used: self.used,
             born_as: self.born_as,
         })

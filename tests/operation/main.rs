@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 mod logins;
 mod modes;
+mod noticed;
 mod pools;
 mod queue;
 mod reload;

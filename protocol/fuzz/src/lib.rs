@@ -4,6 +4,7 @@
 pub mod frames;
 pub mod hba;
 pub mod ledger;
+pub mod mask;
 pub mod messages;
 pub mod route;
 pub mod sasl;

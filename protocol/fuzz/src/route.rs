@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use pooler_protocol::route::{Catalogue, Verdict, classify, hints};
+use pooler_protocol::route::{Catalogue, Verdict, classify, hints, trace_parent, without_caller};
 
 use super::take;
 
@@ -81,6 +81,8 @@ const WORDS: &[&str] = &[
     "SET",
     "TRANSACTION",
     "pooler.route='replica'",
+    "traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'",
+    "tracestate='x'",
     "AND",
     "NOT",
     "JOIN",
@@ -114,6 +116,10 @@ fn check(text: &[u8], catalogue: &Catalogue) {
     let verdict = classify(text, catalogue);
     let found = hints(text);
     assert_eq!(found, hints(text));
+    let without = without_caller(text);
+    assert_eq!(without.len(), text.len());
+    assert_eq!(trace_parent(&without), None);
+    assert_eq!(without_caller(&without), without);
     let around = |before: &str, after: &str| {
         let whole = [before.as_bytes(), text, after.as_bytes()].concat();
         classify(&whole, catalogue)

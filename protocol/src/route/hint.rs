@@ -89,7 +89,7 @@ pub struct Hints {
 }
 
 /// Longest value that can be one, as it is written, in bytes.
-const VALUE_LEN_MAX: usize = 64;
+pub(super) const VALUE_LEN_MAX: usize = 64;
 
 /// The hints of a text. Those at its end count more than those in front.
 #[inline]
@@ -178,7 +178,7 @@ fn read_comment(body: &[u8], hints: &mut Hints) {
     }
 }
 
-fn unquote(value: &[u8]) -> &[u8] {
+pub(super) fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'\'', inner @ .., b'\''] => inner,
         _ => value,
@@ -186,7 +186,7 @@ fn unquote(value: &[u8]) -> &[u8] {
 }
 
 /// `%2D` is a hyphen.
-fn decode<'a>(text: &[u8], buffer: &'a mut [u8; VALUE_LEN_MAX]) -> Option<&'a [u8]> {
+pub(super) fn decode<'a>(text: &[u8], buffer: &'a mut [u8; VALUE_LEN_MAX]) -> Option<&'a [u8]> {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|value| value as u8);
     let mut len = 0;
     let mut rest = text;

@@ -10,6 +10,7 @@
 //! to write whatever it is asked.
 
 mod begin;
+mod caller;
 mod catalogue;
 mod classify;
 mod explain;
@@ -17,14 +18,17 @@ mod fingerprint;
 mod hint;
 mod keywords;
 mod lexer;
+mod mask;
 mod question;
 mod show;
 mod summary;
 
+pub use caller::{TRACEPARENT_SETTING, TraceParent, trace_parent, without_caller};
 pub use catalogue::{Builder, Catalogue, NAMES_MAX, QUESTION};
 pub use classify::{TEXT_LEN_MAX, classify};
 pub use fingerprint::fingerprint;
 pub use hint::{Consistency, Hints, Route, hints};
+pub use mask::{mask, may_name_secret};
 pub use summary::{PACKED_BITS, Summary, pack, unpack};
 
 /// What a text was found to be.

@@ -71,7 +71,7 @@ impl Session {
         }
     }
 
-    fn application_name(&self, server: Option<&Server>) -> String {
+    pub(super) fn application_name(&self, server: Option<&Server>) -> String {
         let set = self.client.settings.find("application_name");
         // In a session pool the server was started with it.
         let born = || server.and_then(|s| s.welcome.find("application_name"));

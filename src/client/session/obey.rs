@@ -22,7 +22,7 @@ impl Session {
                 Order::LookUp if self.waits_for_a_paused_pool_to_drain() => {
                     self.end_with(&Refusal::shutting_down());
                 }
-                Order::LookUp => {}
+                Order::LookUp => self.look_up_attention(),
                 Order::Describe(census) => self.describe(&census),
                 Order::Abort => return Step::End,
                 Order::End(refusal) => {

@@ -1,0 +1,236 @@
+//! Who called, as a statement says it: `/*traceparent='00-...-...-01'*/` at one of its ends, as
+//! sqlcommenter writes it (keys and values encoded as in a URL), in the form of W3C's "Trace Context".
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::hint::{VALUE_LEN_MAX, decode, unquote};
+use super::lexer::{Kind, Lexer, comment_end};
+
+/// The setting of a session that says the same for all its statements.
+pub const TRACEPARENT_SETTING: &str = "pooler.traceparent";
+
+/// The longest comment at the end of a statement that is looked into, in bytes.
+const COMMENT_LEN_MAX: usize = 2048;
+
+/// A span of the caller's, in its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// The span in it.
+    pub span_id: [u8; 8],
+    /// The caller records the trace.
+    pub sampled: bool,
+}
+
+impl TraceParent {
+    /// Of version 00, or the front of a later one that is alike (section 3.2 there).
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut parts = text.split(|b| *b == b'-');
+        let [version] = hex::<1>(parts.next()?)?;
+        let trace_id = hex::<16>(parts.next()?)?;
+        let span_id = hex::<8>(parts.next()?)?;
+        let [flags] = hex::<1>(parts.next()?)?;
+        let more = parts.next().is_some();
+        let known = version == 0 && !more || (1..0xff).contains(&version);
+        let valid = known && trace_id != [0; 16] && span_id != [0; 8];
+        valid.then_some(Self {
+            trace_id,
+            span_id,
+            sampled: flags & 1 == 1,
+        })
+    }
+}
+
+fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// The caller that the comments of `text` name; one at its end counts more than one in front.
+#[inline]
+#[must_use]
+pub fn trace_parent(text: &[u8]) -> Option<TraceParent> {
+    if !may_have_comment(text) {
+        return None;
+    }
+    let mut found = None;
+    each_pair(text, |key, value| {
+        if key.eq_ignore_ascii_case(b"traceparent") {
+            let mut buffer = [0; VALUE_LEN_MAX];
+            let value = decode(&text[value], &mut buffer);
+            found = value.and_then(TraceParent::parse).or(found);
+        }
+    });
+    found
+}
+
+/// The same statement whoever calls: the values of `traceparent` and `tracestate` in its comments are
+/// zeros, so that statements which differ in them alone are one. Nothing else moves: positions in errors
+/// are right.
+#[inline]
+#[must_use]
+pub fn without_caller(text: &[u8]) -> Cow<'_, [u8]> {
+    if !may_have_comment(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut values: [Option<Range<usize>>; 4] = [const { None }; 4];
+    let mut free = values.iter_mut();
+    each_pair(text, |key, value| {
+        let concerned = [&b"traceparent"[..], b"tracestate"];
+        if concerned.iter().any(|name| key.eq_ignore_ascii_case(name))
+            && let Some(slot) = free.next()
+        {
+            *slot = Some(value);
+        }
+    });
+    let mut text = Cow::Borrowed(text);
+    for value in values.into_iter().flatten() {
+        text.to_mut()[value].fill(b'0');
+    }
+    text
+}
+
+/// Nearly all statements have none.
+#[inline]
+fn may_have_comment(text: &[u8]) -> bool {
+    let front = text.trim_ascii_start();
+    front.starts_with(b"/*") || text[..end_of(text)].ends_with(b"*/")
+}
+
+/// Without what may stand behind the last comment.
+#[inline]
+fn end_of(text: &[u8]) -> usize {
+    let closing = |b: &u8| matches!(b, b';' | b' ' | b'\n' | b'\t' | b'\r' | b'\x0c');
+    text.iter()
+        .rposition(|b| !closing(b))
+        .map_or(0, |at| at + 1)
+}
+
+/// Calls `see` with the key of each pair in a comment at one of the ends, and where its value stands
+/// without its quotes.
+#[cold]
+fn each_pair(text: &[u8], mut see: impl FnMut(&[u8], Range<usize>)) {
+    let mut at = text.len() - text.trim_ascii_start().len();
+    while text[at..].starts_with(b"/*") {
+        let Some(end) = comment_end(text, at) else {
+            return;
+        };
+        each_pair_in(text, at + 2..end - 2, &mut see);
+        at = end + (text[end..].len() - text[end..].trim_ascii_start().len());
+    }
+    let end = end_of(text);
+    let from = end.saturating_sub(COMMENT_LEN_MAX).max(at);
+    if end <= from || !text[..end].ends_with(b"*/") {
+        return;
+    }
+    let last = &text[from..end];
+    let Some(begin) = last.windows(2).rposition(|pair| pair == b"/*") else {
+        return;
+    };
+    let says = last[begin..]
+        .windows(5)
+        .any(|w| w.eq_ignore_ascii_case(b"trace"));
+    // It may be in a string.
+    if says && last_token_end(text).is_some_and(|token| token <= from + begin) {
+        each_pair_in(text, from + begin + 2..end - 2, &mut see);
+    }
+}
+
+/// Where the last word ends, if all of them can be read.
+fn last_token_end(text: &[u8]) -> Option<usize> {
+    let mut lexer = Lexer::new(text);
+    let mut last = 0;
+    loop {
+        let token = lexer.next();
+        match token.kind {
+            Kind::End => return Some(last),
+            Kind::Unreadable => return None,
+            Kind::Mark(b';') => {}
+            _ => last = token.end(),
+        }
+    }
+}
+
+fn each_pair_in(text: &[u8], body: Range<usize>, see: &mut impl FnMut(&[u8], Range<usize>)) {
+    let base = text.as_ptr().addr();
+    for pair in text[body].split(|b| *b == b',') {
+        let Some(equals) = pair.iter().position(|b| *b == b'=') else {
+            continue;
+        };
+        let value = unquote(pair[equals + 1..].trim_ascii());
+        let begin = value.as_ptr().addr() - base;
+        see(pair[..equals].trim_ascii(), begin..begin + value.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn callers_are_named_at_either_end() {
+        let caller = TraceParent::parse(PARENT.as_bytes()).expect("as in the standard");
+        assert_eq!(
+            (caller.trace_id[0], caller.span_id[7], caller.sampled),
+            (0x0a, 0x31, true)
+        );
+        let encoded = PARENT.replace('-', "%2D");
+        for text in [
+            format!("/*traceparent='{PARENT}'*/ SELECT 1"),
+            format!("SELECT 1 /*a='b',traceparent='{PARENT}',tracestate='x%3D1'*/"),
+            format!("SELECT 1 /* Traceparent = '{encoded}' */ ; "),
+            format!("/* x */ /*traceparent='{PARENT}'*/ SELECT 1 /*y*/"),
+        ] {
+            assert_eq!(trace_parent(text.as_bytes()), Some(caller), "{text}");
+            let without = without_caller(text.as_bytes());
+            assert_eq!(without.len(), text.len());
+            assert_eq!(trace_parent(&without), None, "{text}");
+            assert!(!without.windows(4).any(|w| w == b"0af7"), "{text}");
+        }
+        for text in [
+            format!("SELECT '/*traceparent=''{PARENT}''*/"),
+            format!("SELECT $$ /*traceparent='{PARENT}'*/"),
+            format!("SELECT /*traceparent='{PARENT}'*/ 1"),
+            "SELECT 1 /*traceparent='00-0-1-01'*/".to_owned(),
+            "SELECT 1 /* traceparent= */".to_owned(),
+            "/*".to_owned(),
+            "/*/".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(trace_parent(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_standard_allows_is_a_caller() {
+        let bad = [
+            PARENT.to_uppercase(),
+            PARENT.replace("00-", "ff-"),
+            format!("{PARENT}-more"),
+            PARENT.replace("b7ad6b7169203331", "0000000000000000"),
+            PARENT.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            PARENT[..50].to_owned(),
+        ];
+        for bad in bad {
+            assert_eq!(TraceParent::parse(bad.as_bytes()), None, "{bad}");
+        }
+        let later = format!("{}-more", PARENT.replace("00-", "01-"));
+        assert!(TraceParent::parse(later.as_bytes()).is_some());
+    }
+}

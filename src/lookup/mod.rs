@@ -286,7 +286,7 @@ impl Lookup {
                     let _heard = tell.send(Some(result.map(|found| (found, now))));
                 };
                 // A connection stays on the thread on which it was opened.
-                self.runtime.spawn(async { spawn_local(find_out()) });
+                self.runtime.spawn(async { drop(spawn_local(find_out())) });
                 answer
             }
         };

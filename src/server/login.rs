@@ -71,25 +71,36 @@ pub async fn login(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginErr
     if target.credentials.refresh().await {
         tracing::info!(user = %target.user, "the password was read again: it has changed");
     }
-    match login_with_each(target).await {
-        Err(why) if why.is_about_secret() && target.credentials.renew().await => {
+    let tried = target.credentials.candidates();
+    match login_with_each(target, &tried).await {
+        Err(why) if why.is_about_secret() => {
+            // A login beside this one may have read them first: what counts is what was not tried yet.
+            target.credentials.renew().await;
+            let mut fresh = target.credentials.candidates();
+            fresh.retain(|secret| !tried.iter().any(|t| t.is_same(secret)));
+            if fresh.is_empty() {
+                return Err(why);
+            }
             tracing::info!(user = %target.user, "the password was read again: {why}");
-            login_with_each(target).await
+            login_with_each(target, &fresh).await
         }
         done => done,
     }
 }
 
 /// With one secret after the other, until one is taken.
-async fn login_with_each(target: &Target<'_>) -> Result<(Server, LoginTimes), LoginError> {
-    let mut left = target.credentials.candidates().into_iter();
+async fn login_with_each(
+    target: &Target<'_>,
+    secrets: &[Secret],
+) -> Result<(Server, LoginTimes), LoginError> {
+    let mut left = secrets.iter();
     let mut secret = left.next();
     loop {
-        let result = login_once(target, secret.as_ref()).await;
+        let result = login_once(target, secret).await;
         match (&result, left.next()) {
             (Err(why), Some(next)) if why.is_about_secret() => secret = Some(next),
             (Ok(_), _) => {
-                target.credentials.note_success(secret);
+                target.credentials.note_success(secret.cloned());
                 return result;
             }
             (Err(_), _) => return result,

@@ -86,7 +86,7 @@ pub struct Visitor {
 
 /// Serves it to the end.
 pub async fn serve(desk: Arc<Desk>, mut visitor: Visitor) {
-    let refusal = match desk.visit() {
+    let refusal = match desk.visit(&visitor) {
         _ if Rank::of(&desk, &visitor.user) == Rank::Stranger => {
             Refusal::no_operator(&visitor.user)
         }

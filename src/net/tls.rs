@@ -120,6 +120,20 @@ impl Records {
         self.session.common().alpn_protocol()
     }
 
+    /// Version and cipher, as PgBouncer shows them: `TLSv1.3/TLS13_AES_256_GCM_SHA384`.
+    #[must_use]
+    pub fn negotiated(&self) -> String {
+        let common = self.session.common();
+        let version = match common.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => return String::new(),
+        };
+        let cipher = common.negotiated_cipher_suite().map(|c| c.suite());
+        let cipher = cipher.and_then(|c| c.as_str()).unwrap_or("unknown");
+        format!("{version}/{cipher}")
+    }
+
     /// Goes on with the handshake, with `input` from the peer. What is to be sent is in
     /// [`Records::take_out`] then, also after an error: the peer is told why.
     ///
@@ -329,6 +343,10 @@ impl TlsStream {
         self.socket
             .as_ref()
             .expect("BUG: it is used while it moves")
+    }
+
+    pub(super) fn records(&self) -> &Records {
+        &self.records
     }
 
     fn parts(&mut self) -> (&mut Stream, &mut Records) {

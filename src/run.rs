@@ -283,7 +283,8 @@ impl Fleet {
 
     async fn expose(&self) -> io::Result<exposition::Exposition> {
         let listen = self.registry.current().config.metrics.listen;
-        exposition::start(Arc::clone(&self.registry), listen).await
+        let desk = Some(Arc::clone(&self.desk));
+        exposition::start(Arc::clone(&self.registry), desk, listen).await
     }
 
     /// Starts the monitors of clusters that are new.

@@ -31,6 +31,7 @@ mod serve;
 mod sheet;
 mod show;
 mod stats;
+mod status;
 mod visits;
 mod words;
 
@@ -112,6 +113,7 @@ pub struct Desk {
     places: Arc<Limit>,
     visits: Arc<Visits>,
     periods: Mutex<Periods>,
+    collected: tokio::sync::Mutex<status::Collected>,
 }
 
 impl fmt::Debug for Desk {
@@ -143,6 +145,7 @@ impl Desk {
             places: Limit::new(Some(VISITORS_MAX)),
             visits: Arc::default(),
             periods: Mutex::new(Periods::new(Instant::now())),
+            collected: tokio::sync::Mutex::default(),
         })
     }
 

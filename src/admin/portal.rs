@@ -12,7 +12,7 @@ use super::{Desk, words};
 use crate::error::Refusal;
 
 /// What somebody who may not see it gets for the text of a statement, as in `pg_stat_activity`.
-const HIDDEN: &str = "<insufficient privilege>";
+pub(super) const HIDDEN: &str = "<insufficient privilege>";
 
 /// A statement that was read.
 #[derive(Clone)]

@@ -44,6 +44,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 const METRICS: &str = "/metrics";
 
+const STATUS: &str = "/status.json";
+
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// One of [`SCRAPES_MAX`]: held by the connection and by the rendering, which may outlive it.
@@ -104,7 +106,7 @@ async fn reply<B>(
     permit: Option<Permit>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if !matches!(path, "/" | METRICS | "/healthz" | "/readyz") {
+    if !matches!(path, "/" | METRICS | STATUS | "/healthz" | "/readyz") {
         return plain(StatusCode::NOT_FOUND, "Not found. See / for what is here.");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -123,6 +125,10 @@ async fn reply<B>(
             let format = Format::accepted(accepts.filter_map(|value| value.to_str().ok()));
             metrics(Arc::clone(site), format, permit).await
         }
+        STATUS => match &site.desk {
+            Some(desk) => response(StatusCode::OK, "application/json", desk.status().await),
+            None => plain(StatusCode::NOT_FOUND, "There is no status here."),
+        },
         "/healthz" => plain(StatusCode::OK, "alive"),
         "/readyz" => match site.unready() {
             None => plain(StatusCode::OK, "ready"),
@@ -155,6 +161,7 @@ fn front(site: &Site) -> String {
     format!(
         "pooler {}\n\n\
          /metrics   numbers for Prometheus\n\
+         /status.json  pools, who waits for whom, and hosts: as SHOW POOLS, QUEUE and HOSTS\n\
          /healthz   whether the process is alive\n\
          /readyz    whether new clients should come here: {}",
         env!("CARGO_PKG_VERSION"),

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
+use crate::admin::Desk;
 use crate::cluster::PrimaryState;
 use crate::registry::Registry;
 
@@ -59,15 +60,17 @@ impl Drop for Exposition {
 #[derive(Debug)]
 struct Site {
     registry: Arc<Registry>,
+    desk: Option<Arc<Desk>>,
     exporter: Exporter,
     accepting: AtomicBool,
 }
 
 impl Site {
-    fn new(registry: Arc<Registry>) -> Arc<Self> {
+    fn new(registry: Arc<Registry>, desk: Option<Arc<Desk>>) -> Arc<Self> {
         Arc::new(Self {
             exporter: Exporter::new(Arc::clone(&registry)),
             registry,
+            desk,
             accepting: AtomicBool::new(true),
         })
     }
@@ -88,15 +91,16 @@ impl Site {
     }
 }
 
-/// Starts it; without an address there is none.
+/// Starts it; without an address there is none. Without a `desk` it has no status.
 ///
 /// # Errors
 /// Which address it cannot listen on, and what to change.
 pub(crate) async fn start(
     registry: Arc<Registry>,
+    desk: Option<Arc<Desk>>,
     listen: Option<SocketAddr>,
 ) -> io::Result<Exposition> {
-    let site = Site::new(registry);
+    let site = Site::new(registry, desk);
     let Some(listen) = listen else {
         return Ok(Exposition {
             site,

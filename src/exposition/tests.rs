@@ -244,7 +244,7 @@ fn pools_beyond_the_bound_are_one_sum_that_never_falls() {
 
 async fn served(registry: &Arc<Registry>) -> Exposition {
     let any = "127.0.0.1:0".parse().expect("an address");
-    start(Arc::clone(registry), Some(any))
+    start(Arc::clone(registry), None, Some(any))
         .await
         .expect("a free port")
 }
@@ -355,7 +355,7 @@ async fn readiness_says_why_not() {
 async fn a_port_in_use_names_the_key_to_change() {
     let registry = registry();
     let endpoint = served(&registry).await;
-    let again = start(Arc::clone(&registry), endpoint.address()).await;
+    let again = start(Arc::clone(&registry), None, endpoint.address()).await;
     let error = again.expect_err("taken").to_string();
     let address = endpoint.address().expect("it listens");
     assert!(
@@ -364,7 +364,7 @@ async fn a_port_in_use_names_the_key_to_change() {
     );
     assert!(error.contains("change [metrics] listen"), "{error}");
     assert!(
-        start(registry, None)
+        start(registry, None, None)
             .await
             .expect("nothing to do")
             .address()

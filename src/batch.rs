@@ -30,7 +30,7 @@
 //!   so is one that a large write overtakes: large writes come in rows.
 //!
 //! Outside of a worker, and where the system cannot do it, nothing is collected: the caller writes.
-//! Logins, cancels and TLS never collect.
+//! Logins, but for the last words of one, cancels and TLS never collect.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

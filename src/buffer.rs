@@ -133,6 +133,15 @@ impl Outbox {
         write(&mut self.bytes);
     }
 
+    /// Sends what was put here before there was anybody to wake, as [`Outbox::send`] does.
+    ///
+    /// # Errors
+    /// As [`Outbox::poll_flush`].
+    pub fn send_first(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<()> {
+        let first = std::mem::take(self);
+        self.send(stream, cx, &first.bytes[first.sent..])
+    }
+
     /// Sends what waits. Ready once nothing does, though some may still be collected.
     ///
     /// # Errors

@@ -216,7 +216,7 @@ async fn accept(hub: &Rc<Hub>, listener: &Listener, descriptors: RawFd) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let last = stream.as_raw_fd() >= descriptors;
-                tokio::task::spawn_local(Rc::clone(hub).serve(stream, peer));
+                hub.begin(stream, peer);
                 if last {
                     crowded.say("too few descriptors are left for servers");
                     wait_for_room(listener, descriptors).await;

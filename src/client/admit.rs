@@ -167,7 +167,7 @@ pub(super) struct Holdings {
 /// [`ClientLoginError`]; a refusal has been sent already. Dropped midway, the connection is closed.
 pub(super) async fn admit(
     hub: &Rc<Hub>,
-    mut admission: Admission,
+    mut admission: Box<Admission>,
     counted: Counted,
 ) -> Result<Session, ClientLoginError> {
     let by_session = admission.pool.plan().settings.pool_mode == PoolMode::Session;
@@ -177,7 +177,7 @@ pub(super) async fn admit(
             received,
             pool,
             ..
-        } = &mut admission;
+        } = &mut *admission;
         attach::attach(hub, pool, stream, received).await
     } else {
         prepare(hub, &admission).await.map_err(Into::into)
@@ -216,9 +216,9 @@ pub(super) async fn admit(
         _permits: admission.permits,
         _counted: counted,
     };
-    let mut stream = admission.stream;
-    stream.write_all(&out).await?;
-    let side = ClientSide::new(stream, settings, &admission.received);
+    let mut side = ClientSide::new(admission.stream, settings, &admission.received);
+    // The session sends it, with whatever else its worker has to send then.
+    side.outbox.append(|unsent| *unsent = out);
     let local = hub.pools.local(&admission.pool);
     let mut session = Session::new(Rc::clone(hub), side, local, seat, holdings);
     if let Some(server) = server {

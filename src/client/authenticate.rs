@@ -8,6 +8,7 @@
 //! nothing is sent to a server. The deadline is absolute: bytes that trickle do not move it.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -225,7 +226,11 @@ pub(super) async fn authenticate(
         received: BytesMut::new(),
         out: BytesMut::new(),
     };
-    let timed = hub.deadlines.within(limit, converse(hub, &mut talk)).await;
+    let timed = {
+        // Pinned where it is made: moved into place it would be copied twice.
+        let conversation = pin!(converse(hub, &mut talk));
+        hub.deadlines.within(limit, conversation).await
+    };
     let result = timed.unwrap_or_else(|_elapsed| {
         let refusal = match hub.draining.get() {
             Some(_) => Refusal::draining(),

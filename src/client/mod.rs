@@ -142,20 +142,24 @@ impl Drop for Counted {
 }
 
 impl Hub {
-    /// Serves a client that was just accepted, to the end of its session or until it has settled
-    /// on another worker.
-    pub async fn serve(self: Rc<Self>, stream: Stream, peer: Peer) {
+    /// Begins to serve a client that was just accepted, to the end of its session or until it has
+    /// settled on another worker.
+    pub fn begin(self: &Rc<Self>, stream: Stream, peer: Peer) {
+        // Boxed: a login is large, and tokio moves a task's future several times.
+        tokio::task::spawn_local(Box::pin(Rc::clone(self).let_in(stream, peer)));
+    }
+
+    async fn let_in(self: Rc<Self>, stream: Stream, peer: Peer) {
         let counted = Counted::new(&self.registry);
         let limit = self.login_timeout();
-        // Boxed, so that a session that lasts for days is not as large as its login was.
-        let login = Box::pin(authenticate::authenticate(&self, stream, peer, limit));
-        let admission = match self.note_login(peer, login.await) {
+        let login = authenticate::authenticate(&self, stream, peer, limit).await;
+        let admission = match self.note_login(peer, login) {
             None => return,
-            Some(Admitted::Session(admission)) => *admission,
+            Some(Admitted::Session(admission)) => admission,
             Some(Admitted::Console(visitor)) => {
-                // A shutdown does not wait for it.
-                drop(counted);
-                return Box::pin(admin::serve(Arc::clone(&self.desk), visitor)).await;
+                // A shutdown does not wait for it: it is not counted.
+                tokio::task::spawn_local(admin::serve(Arc::clone(&self.desk), visitor));
+                return;
             }
         };
         let home = admission.home(self.worker);
@@ -178,25 +182,30 @@ impl Hub {
     /// Serves a client that has settled here.
     async fn serve_settled(self: Rc<Self>, admission: Admission<DetachedStream>, counted: Counted) {
         match admission.attach() {
-            Ok(admission) => self.admit(admission, counted).await,
+            Ok(admission) => self.admit(Box::new(admission), counted).await,
             Err(e) => tracing::warn!("cannot take a client from another worker: {e}"),
         }
     }
 
-    async fn admit(self: &Rc<Self>, admission: Admission, counted: Counted) {
+    /// Ends with the login: what it leads to is a task of its own, because a session that lasts for
+    /// days is not as large as its login was.
+    async fn admit(self: &Rc<Self>, admission: Box<Admission>, counted: Counted) {
         let peer = admission.peer();
         if admission.is_replication() {
-            let served = Box::pin(replication::serve(self, admission)).await;
-            self.note_login(peer, served);
+            let hub = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                let served = replication::serve(&hub, admission).await;
+                hub.note_login(peer, served);
+                drop(counted);
+            });
             return;
         }
-        let admitted = Box::pin(admit::admit(self, admission, counted)).await;
+        let admitted = admit::admit(self, admission, counted).await;
         if let Some(session) = self.note_login(peer, admitted) {
             self.registry
                 .logins
                 .accepted
                 .fetch_add(1, Ordering::Relaxed);
-            // A task of its own: a session that lasts for days is not as large as its login was.
             tokio::task::spawn_local(session);
         }
     }
@@ -236,7 +245,7 @@ impl Hub {
         match errand {
             Errand::Settle(admission, counted) => {
                 let hub = Rc::clone(self);
-                tokio::task::spawn_local(hub.serve_settled(*admission, counted));
+                tokio::task::spawn_local(Box::pin(hub.serve_settled(*admission, counted)));
             }
             Errand::Cancel {
                 process_id,

@@ -20,7 +20,10 @@ use crate::server::login::{Target, login};
 ///
 /// # Errors
 /// [`ClientLoginError`]; a refusal has been sent already.
-pub(super) async fn serve(hub: &Rc<Hub>, admission: Admission) -> Result<(), ClientLoginError> {
+pub(super) async fn serve(
+    hub: &Rc<Hub>,
+    admission: Box<Admission>,
+) -> Result<(), ClientLoginError> {
     let Parts {
         mut stream,
         mut out,

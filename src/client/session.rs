@@ -123,6 +123,11 @@ impl Future for Session {
         if !session.started {
             session.started = true;
             session.seat.set_waker(cx.waker());
+            let client = &mut session.client;
+            if client.outbox.send_first(&mut client.stream, cx).is_err() {
+                session.leave_server();
+                return Poll::Ready(());
+            }
         }
         let polled = session.step(cx);
         if polled.is_ready() {

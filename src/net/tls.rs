@@ -10,12 +10,24 @@
 //! Invariant: bytes that a caller wants written count as written when their ciphertext is in the
 //! socket's hands, not before. Until then the caller keeps them and offers them again, first thing, as
 //! it does when a socket takes nothing: so whoever has nothing unsent has nothing unsent here either.
+//!
+//! Short messages are collected instead (see [`batch`]), as ciphertext: keys have moved on
+//! by then, so what the system did not take comes to the front of `out`, and is sent before anything
+//! else is encrypted:
+//!
+//! ```text
+//!          collect                 a short send
+//!   out = [] ------> (in the batch) -----------> out = [rest]    claimed = 0, may_have_collected
+//!      ^                                            | poll_send_rest, or the next write
+//!      +--------------------------------------------+
+//! ```
 
 use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::{DetachedStream, Stream};
+use crate::batch::{self, Collect};
 
 mod records;
 #[cfg(test)]
@@ -29,6 +41,13 @@ const WRITE_LEN_MAX: usize = 64 * 1024;
 /// Ciphertext that one read takes at most, in bytes, and at least, however small the caller's buffer.
 const READ_LEN_MAX: usize = 64 * 1024;
 const READ_LEN_MIN: usize = 2 * 1024;
+
+/// What encrypting adds to a record at most: header, explicit nonce, type and tag (RFC 8446, section
+/// 5.2; RFC 5288, section 3), with room to spare.
+const SEAL_LEN_MAX: usize = 64;
+
+/// Plaintext that is collected at most, in bytes: one record, which fits an entry of the batch.
+const COLLECT_LEN_MAX: usize = batch::COLLECT_LEN_MAX - SEAL_LEN_MAX;
 
 /// The longest record (RFC 8446, section 5.2; RFC 5246, section 6.2.3): no more than this is carried.
 const RECORD_LEN_MAX: usize = 5 + 16 * 1024 + 2048;
@@ -157,12 +176,64 @@ impl TlsStream {
         now(self.write_by(bytes, |socket, out| later(socket.try_write(out))))
     }
 
+    /// As [`Stream::collect`]. `Done` also if the batch did not take them after all: their ciphertext
+    /// waits here then, and the task is woken to send it.
+    pub(super) fn collect(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Collect> {
+        let (socket, records) = self.parts();
+        if bytes.len() > COLLECT_LEN_MAX || !records.out.is_empty() || !batch::is_collecting() {
+            // What was collected before must not be overtaken.
+            adopt(socket, records)?;
+            return Ok(Collect::Refused);
+        }
+        OUTPUT.with_borrow_mut(|out| {
+            let (_all, len) = records.encrypt(bytes, out)?;
+            match socket.collect(cx, &out[..len])? {
+                Collect::Done => return Ok(Collect::Done),
+                Collect::Refused => {}
+                Collect::Behind(unsent) => records.out = unsent,
+            }
+            records.out.extend_from_slice(&out[..len]);
+            cx.waker().wake_by_ref();
+            Ok(Collect::Done)
+        })
+    }
+
+    /// As [`Stream::may_have_collected`].
+    pub(super) fn may_have_collected(&self) -> bool {
+        let Open { socket, records } = self.open();
+        records.has_rest() || socket.may_have_collected()
+    }
+
+    /// As [`Stream::has_sent_all`].
+    pub(super) fn has_sent_all(&self) -> bool {
+        let Open { socket, records } = self.open();
+        records.out.is_empty() && socket.has_sent_all()
+    }
+
+    /// As [`Stream::take_unsent`].
+    pub(super) fn take_unsent(&mut self) -> io::Result<()> {
+        let (socket, records) = self.parts();
+        records.put_back(socket.take_unsent()?);
+        Ok(())
+    }
+
+    /// As [`Stream::poll_send_rest`].
+    pub(super) fn poll_send_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (socket, records) = self.parts();
+        if !records.has_rest() {
+            return Poll::Ready(Ok(()));
+        }
+        adopt(socket, records)?;
+        send_out(records, |out| socket.poll_write(cx, out))
+    }
+
     fn write_by(
         &mut self,
         bytes: &[u8],
         mut write: impl FnMut(&mut Stream, &[u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let (socket, records) = self.parts();
+        adopt(socket, records)?;
         ready!(send_out(records, |out| write(socket, out)))?;
         let claimed = std::mem::take(&mut records.claimed);
         if claimed > 0 {
@@ -196,6 +267,7 @@ impl TlsStream {
     /// Says that nothing more will come, and closes the socket's side.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (socket, records) = self.parts();
+        adopt(socket, records)?;
         if records.out.is_empty() {
             // Nothing comes out a second time.
             records.put_close_notify();
@@ -238,6 +310,14 @@ impl Drop for TlsStream {
             let _sent = socket.try_write(&records.out);
         }
     }
+}
+
+/// Lets what is collected leave; what the system does not take waits in `out`, in front.
+fn adopt(socket: &mut Stream, records: &mut Records) -> io::Result<()> {
+    if socket.may_have_collected() && !socket.has_sent_all() {
+        records.put_back(socket.take_unsent()?);
+    }
+    Ok(())
 }
 
 /// Sends what is encrypted.

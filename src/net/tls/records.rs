@@ -143,6 +143,21 @@ impl Records {
         std::mem::take(&mut self.out)
     }
 
+    /// Puts what was to be sent before all that waits in front of it.
+    pub(super) fn put_back(&mut self, mut unsent: Vec<u8>) {
+        if unsent.is_empty() {
+            return;
+        }
+        assert_eq!(self.out_at, 0, "BUG: collected behind what waits");
+        unsent.append(&mut self.out);
+        self.out = unsent;
+    }
+
+    /// Whether ciphertext waits whose plaintext nobody has any more.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.out.is_empty() && self.claimed == 0
+    }
+
     pub(super) fn has_plain(&self) -> bool {
         self.plain_at < self.plain.len()
     }

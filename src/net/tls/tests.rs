@@ -1,7 +1,8 @@
-//! Connections by TLS on a real event loop, whose peers do what the standard lets them, or forbids.
+//! Connections by TLS whose messages are collected, on a real event loop: whatever the socket takes at a time, the
+//! peer decrypts what was sent, all of it, in order.
 
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::task::Poll;
@@ -17,20 +18,29 @@ use rustls::{
     ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion,
     RootCertStore, ServerConfig, SupportedCipherSuite,
 };
+use socket2::SockRef;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::yield_now;
+use tokio::task::{spawn_local, yield_now};
 
 use super::*;
 use crate::buffer::Outbox;
 
-/// Runs on an event loop as a worker has it.
+/// Runs on a worker that collects, or not at all where that is forbidden.
 fn on_worker(work: impl Future<Output = ()> + 'static) {
+    if batch::check().is_err() {
+        return;
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .expect("a runtime");
-    runtime.block_on(work);
+    runtime.block_on(async {
+        let flusher = spawn_local(batch::flush_rounds());
+        yield_now().await;
+        spawn_local(work).await.expect("no panic");
+        flusher.abort();
+    });
 }
 
 /// Configurations of both sides that trust each other.
@@ -65,6 +75,38 @@ fn name() -> ServerName<'static> {
 struct Peer {
     session: ClientConnection,
     socket: StdUnixStream,
+}
+
+impl Peer {
+    /// Decrypts all that has arrived.
+    fn take(&mut self) -> Vec<u8> {
+        let mut plain = Vec::new();
+        let mut bytes = vec![0; 16 * 1024];
+        loop {
+            match self.socket.read(&mut bytes) {
+                Ok(0) => return plain,
+                Ok(n) => {
+                    let mut rest = &bytes[..n];
+                    while !rest.is_empty() {
+                        self.session.read_tls(&mut rest).expect("room");
+                        let state = self.session.process_new_packets().expect("records");
+                        let mut got = vec![0; state.plaintext_bytes_to_read()];
+                        self.session.reader().read_exact(&mut got).expect("all");
+                        plain.extend(got);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return plain,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.session.writer().write_all(bytes).expect("room");
+        while self.session.wants_write() {
+            self.session.write_tls(&mut self.socket).expect("room");
+        }
+    }
 }
 
 /// A connection after its handshake, as a session has it, and its peer.
@@ -106,6 +148,15 @@ fn pair() -> (Stream, Peer) {
     (stream, peer)
 }
 
+fn make_small(stream: &Stream) {
+    if let Stream::Tls(tls) = stream
+        && let Stream::Unix(socket) = tls.socket()
+    {
+        let set = SockRef::from(socket.peek()).set_send_buffer_size(1);
+        set.expect("set");
+    }
+}
+
 async fn send(outbox: &mut Outbox, stream: &mut Stream, bytes: &[u8]) {
     poll_fn(|cx| Poll::Ready(outbox.send(stream, cx, bytes)))
         .await
@@ -121,6 +172,96 @@ async fn flush(outbox: &mut Outbox, stream: &mut Stream) {
     poll_fn(|cx| outbox.poll_flush_all(stream, cx))
         .await
         .expect("sent");
+}
+
+#[test]
+fn short_messages_are_collected_and_leave_at_the_end_of_the_round() {
+    on_worker(async {
+        let (mut stream, mut peer) = pair();
+        let mut outbox = Outbox::default();
+        send(&mut outbox, &mut stream, b"one").await;
+        send(&mut outbox, &mut stream, b"two").await;
+        assert!(stream.may_have_collected());
+        assert_eq!(peer.take(), b"");
+        for _ in 0..3 {
+            yield_now().await;
+        }
+        assert_eq!(peer.take(), b"onetwo");
+        assert!(outbox.has_sent_all(&stream) && !stream.may_have_collected());
+        // A large one goes past the batch, behind what is in it.
+        send(&mut outbox, &mut stream, b"three").await;
+        send(&mut outbox, &mut stream, &[b'4'; 5000]).await;
+        let got = peer.take();
+        assert!(got.starts_with(b"three4") && got.len() == 5005);
+        // Who must know that nothing is unsent sends it first.
+        send(&mut outbox, &mut stream, b"five").await;
+        assert!(outbox.has_sent_all(&stream));
+        assert_eq!(peer.take(), b"five");
+        send(&mut outbox, &mut stream, b"six").await;
+        drop(stream);
+        assert_eq!(peer.take(), b"six");
+    });
+}
+
+/// A socket that takes a little at a time, a peer that reads now and then and changes its keys, and asks us to.
+#[test]
+fn the_peer_gets_everything_in_order_whatever_the_socket_takes() {
+    for seed in 0..20 {
+        on_worker(async move {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let (mut stream, mut peer) = pair();
+            make_small(&stream);
+            let mut outbox = Outbox::default();
+            let (mut sent, mut got) = (Vec::new(), Vec::new());
+            let (mut said, mut heard) = (0, 0);
+            for step in 0..1500_u32 {
+                match rng.random_range(0..100) {
+                    0..60 => {
+                        let len = match rng.random_range(0..12) {
+                            0 => rng.random_range(1..20_000),
+                            _ => rng.random_range(1..2100),
+                        };
+                        let bytes: Vec<u8> = (0..len)
+                            .map(|n| step.wrapping_mul(31).wrapping_add(n).to_be_bytes()[3])
+                            .collect();
+                        send(&mut outbox, &mut stream, &bytes).await;
+                        sent.extend(bytes);
+                    }
+                    60..85 => yield_now().await,
+                    85..88 => peer.session.refresh_traffic_keys().expect("TLS 1.3"),
+                    88..92 => {
+                        peer.send(b"hello");
+                        said += 5;
+                    }
+                    _ => got.extend(peer.take()),
+                }
+                while let Ok(n) = stream.try_read(&mut [0; 3]) {
+                    heard += n;
+                }
+                let flushed = poll_fn(|cx| Poll::Ready(outbox.poll_flush(&mut stream, cx))).await;
+                assert!(!matches!(flushed, Poll::Ready(Err(_))), "{flushed:?}");
+                if outbox.has_sent_all(&stream) {
+                    got.extend(peer.take());
+                    assert_eq!(got.len(), sent.len(), "seed {seed}, step {step}");
+                }
+            }
+            loop {
+                let flushed =
+                    poll_fn(|cx| Poll::Ready(outbox.poll_flush_all(&mut stream, cx))).await;
+                got.extend(peer.take());
+                if flushed.is_ready() && outbox.has_sent_all(&stream) {
+                    break;
+                }
+                yield_now().await;
+            }
+            got.extend(peer.take());
+            assert!(got == sent, "seed {seed}: other bytes arrived");
+            while heard < said {
+                heard += stream.try_read(&mut [0; 7]).unwrap_or(0);
+                yield_now().await;
+            }
+        });
+    }
 }
 
 /// What an attacker puts beside a handshake: cut anywhere, with bytes in front, in the middle and behind, it yields an error or

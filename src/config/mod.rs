@@ -58,7 +58,7 @@ pub use self::types::{
 };
 pub use self::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Route, Routing, TlsMode, TlsNegotiation, TlsVersion,
+    Route, Routing, TlsBinding, TlsMode, TlsNegotiation, TlsVersion,
 };
 
 /// The name of the database that matches any other.

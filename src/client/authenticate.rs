@@ -480,7 +480,7 @@ async fn prove_by_secret(
 ) -> Result<Authenticated, ClientLoginError> {
     let (mut keys, mut password) = (None, None);
     match method {
-        Method::Password => password = prove_password(hub, talk, &mut account).await?,
+        Method::Password => password = prove_password(hub, current, talk, &mut account).await?,
         Method::Md5 if !account.needs_scram() => prove_md5(hub, talk, &mut account).await?,
         // A verifier can be proved by SCRAM alone, also where md5 is configured.
         _ => keys = Some(prove_scram(hub, current, talk, &account).await?),
@@ -495,6 +495,7 @@ async fn prove_by_secret(
 
 async fn prove_password(
     hub: &Hub,
+    current: &Current,
     talk: &mut Talk,
     account: &mut Account,
 ) -> Result<Option<Password>, ClientLoginError> {
@@ -505,7 +506,9 @@ async fn prove_password(
         let (secret, exists) = account.secret_or_mock(hub);
         let (name, password) = (account.name.clone(), Zeroizing::new(said.to_vec()));
         let second = account.second().cloned();
+        let padding = account.padding(hub, current, &secret);
         let check = derive(move || {
+            let _never = padding.is_some_and(|mock| mock.check_password(&name, &password));
             let second = second.is_some_and(|s| s.check_password(&name, &password));
             secret.check_password(&name, &password) || second
         });

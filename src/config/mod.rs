@@ -156,6 +156,13 @@ impl Config {
         configured.or_else(|| self.userlist.get(user).and_then(Option::as_ref))
     }
 
+    /// Whether somebody has a verifier in place of a password: it is listed, or looked up.
+    pub fn has_verifiers(&self) -> bool {
+        let configured = self.users.values().filter_map(|u| u.password.as_ref());
+        let mut listed = configured.chain(self.userlist.values().flatten());
+        self.auth.query.is_some() || listed.any(|secret| matches!(secret, Secret::Scram(_)))
+    }
+
     /// A second password that is right, of a user who has a first.
     pub fn second_secret(&self, user: &str) -> Option<&Secret> {
         self.users.get(user)?.second.as_ref()

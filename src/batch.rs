@@ -30,7 +30,8 @@
 //!   so is one that a large write overtakes: large writes come in rows.
 //!
 //! Outside of a worker, and where the system cannot do it, nothing is collected: the caller writes.
-//! Logins, but for the last words of one, cancels and TLS never collect.
+//! Logins, but for the last words of one, and cancels never collect. Of TLS it is ciphertext that is
+//! collected, and what the system did not take is the connection's records' again (`net::tls`).
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -51,6 +52,18 @@ const _: () = assert!(pooler_ring::ENTRIES_MAX < 1 << 8);
 
 thread_local! {
     static BATCH: RefCell<Batch> = const { RefCell::new(Batch::new()) };
+}
+
+/// Bytes that one entry has room for.
+pub const COLLECT_LEN_MAX: usize = pooler_ring::ENTRY_LEN_MAX;
+
+/// Whether bytes are collected on this thread. Where they are, and are not more than
+/// [`COLLECT_LEN_MAX`], there is a way to send them that does not refuse.
+#[inline]
+#[must_use]
+pub fn is_collecting() -> bool {
+    let collecting = BATCH.try_with(|batch| batch.borrow().ring.is_some());
+    collecting.unwrap_or(false)
 }
 
 /// Whether this system can send a batch by one call.

@@ -8,7 +8,7 @@
 //! nothing survives in it between two polls (trap 8).
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::batch::Collect;
 use crate::net::Stream;
@@ -186,6 +186,7 @@ impl Outbox {
             }
             let unsent = stream.take_unsent()?;
             self.take_over(unsent);
+            ready!(stream.poll_send_rest(cx))?;
         }
         while self.sent < self.bytes.len() {
             match stream.poll_write(cx, &self.bytes[self.sent..]) {

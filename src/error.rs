@@ -390,6 +390,14 @@ pub enum LoginError {
         /// What would be needed.
         missing: &'static str,
     },
+    /// The login would not be bound to the server's certificate, and must be.
+    #[error("{host} {how}, and channel_binding = \"require\" takes no login that is not bound")]
+    NotBound {
+        /// Host and port.
+        host: String,
+        /// What it does instead.
+        how: &'static str,
+    },
     /// What the server says is not PostgreSQL's protocol, or it failed to prove who it is.
     #[error("{host} broke the protocol during login: {what}")]
     Protocol {
@@ -436,7 +444,9 @@ impl LoginError {
             {
                 Outlook::Permanent
             }
-            Self::NoCredentials { .. } | Self::Tls { .. } => Outlook::Permanent,
+            Self::NoCredentials { .. } | Self::Tls { .. } | Self::NotBound { .. } => {
+                Outlook::Permanent
+            }
             Self::Refused { .. } | Self::Timeout { .. } | Self::Protocol { .. } => {
                 Outlook::Temporary
             }
@@ -469,7 +479,7 @@ impl LoginError {
             Self::Protocol { .. } => {
                 Refusal::fatal("08P01", message).hint("See what listens on that port.")
             }
-            Self::Tls { .. } => Refusal::fatal("08001", message).hint(
+            Self::Tls { .. } | Self::NotBound { .. } => Refusal::fatal("08001", message).hint(
                 "See [tls.server] in the pooler's configuration, and the server's certificate.",
             ),
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::NoPrimary { .. } => {

@@ -169,7 +169,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.collect(cx.waker(), bytes),
             Self::Unix(s) => s.collect(cx.waker(), bytes),
-            Self::Tls(_) => Ok(Collect::Refused),
+            Self::Tls(s) => s.collect(cx, bytes),
         }
     }
 
@@ -180,7 +180,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.may_have_collected(),
             Self::Unix(s) => s.may_have_collected(),
-            Self::Tls(_) => false,
+            Self::Tls(s) => s.may_have_collected(),
         }
     }
 
@@ -191,11 +191,12 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.has_sent_all(),
             Self::Unix(s) => s.has_sent_all(),
-            Self::Tls(_) => true,
+            Self::Tls(s) => s.has_sent_all(),
         }
     }
 
-    /// Bytes that were collected and could not be sent.
+    /// Bytes that were collected and could not be sent. Of TLS they stay with the records, where
+    /// [`Stream::poll_send_rest`] finds them.
     ///
     /// # Errors
     /// That of the send.
@@ -203,7 +204,19 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.take_unsent(),
             Self::Unix(s) => s.take_unsent(),
-            Self::Tls(_) => Ok(Vec::new()),
+            Self::Tls(s) => s.take_unsent().map(|()| Vec::new()),
+        }
+    }
+
+    /// Sends what is encrypted and does not wait in anybody's `Outbox`. Ready once there is none.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[inline]
+    pub fn poll_send_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(s) => s.poll_send_rest(cx),
         }
     }
 

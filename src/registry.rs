@@ -41,6 +41,8 @@ pub struct Current {
     pub config: Config,
     /// TLS as it is configured.
     pub tls: Tls,
+    /// Whether of some user a verifier is known, or may be found, and not a password.
+    pub has_verifiers: bool,
     clusters: HashMap<String, Arc<Cluster>>,
     /// Who looks users up, by the name of the cluster.
     lookups: HashMap<String, Arc<Lookup>>,
@@ -518,6 +520,7 @@ fn build(config: Config, tls: Tls, commons: &Commons, old: Option<&Current>) -> 
     });
     Current {
         lookups: lookups.collect(),
+        has_verifiers: config.has_verifiers(),
         config,
         tls,
         clusters,

@@ -12,6 +12,7 @@
 mod encode;
 mod error;
 mod negotiation;
+mod opening;
 mod options;
 
 pub use encode::{
@@ -23,6 +24,7 @@ pub use negotiation::{
     Negotiation, NegotiationError, SslAnswer, accepted_minor, parse_negotiate_protocol_version,
     parse_ssl_answer,
 };
+pub use opening::{Opening, Step};
 pub use options::{OptionsError, parse_options};
 
 /// The longest packet that a client may send before it has logged in, in bytes, its length field

@@ -49,6 +49,17 @@ fn messages() {
 }
 
 #[test]
+fn opening() {
+    feed(targets::opening::run);
+    let mut chance = Chance::new(5);
+    for _ in 0..50_000 {
+        let len = 2 + chance.below(40);
+        let data: Vec<u8> = (0..len).map(|_| chance.next().to_be_bytes()[0]).collect();
+        targets::opening::run(&data);
+    }
+}
+
+#[test]
 fn sasl() {
     feed(targets::sasl::run);
 }

@@ -124,6 +124,15 @@ impl Account {
         }
     }
 
+    /// What is to be checked beside `secret`, and fits nothing: where some users have verifiers, checking
+    /// the password of any other must take as long, or the time would tell who is one of them, and who
+    /// does not exist (trap 57).
+    pub(super) fn padding(&self, hub: &Hub, current: &Current, secret: &Secret) -> Option<Secret> {
+        let is_quick = !matches!(secret, Secret::Scram(_));
+        (is_quick && current.has_verifiers)
+            .then(|| Secret::Scram(Verifier::mock(&hub.registry.mock_secret, &self.name)))
+    }
+
     /// A second password that is right.
     pub(super) fn second(&self) -> Option<&Secret> {
         match &self.known {

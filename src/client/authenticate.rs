@@ -19,7 +19,7 @@ use pooler_protocol::auth::{
     self, ChannelBinding, PASSWORD_BYTES_MAX, Password, SASL_BYTES_MAX, ScramKeys, ScramServer,
 };
 use pooler_protocol::hba::{ClientCert, Method};
-use pooler_protocol::startup::{self, FirstPacket, Negotiation, Startup, StartupError};
+use pooler_protocol::startup::{self, Opening, Startup, StartupError, Step};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -329,36 +329,34 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
 
 /// Reads packets until the one that starts a session.
 async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientLoginError> {
-    let mut negotiation = Negotiation::default();
     let tls = hub.registry.current().tls.client.clone();
     // A Unix socket is never encrypted, as PostgreSQL has it.
     let tls = tls.filter(|_| talk.is_open());
+    let mut opening = Opening::new(tls.is_some());
     loop {
-        let parsed = match (startup::parse(&talk.received), &tls) {
-            (Err(StartupError::DirectTls), Some(acceptor)) => {
-                negotiation.begin_directly().map_err(startup_error)?;
-                hub.registry
-                    .logins
-                    .note_tls(talk.encrypt(acceptor, true).await)?;
+        let direct = match opening.next(&talk.received).map_err(startup_error)? {
+            Step::More => {
+                talk.read_more().await?;
                 continue;
             }
-            (parsed, _) => parsed.map_err(startup_error)?,
-        };
-        let Some((packet, used)) = parsed else {
-            talk.read_more().await?;
-            continue;
-        };
-        let answer = match packet {
-            FirstPacket::SslRequest => {
-                let buffered = talk.received.len() - used;
-                negotiation.answer_ssl(tls.is_some(), buffered)
+            Step::Refuse { used, answer } => {
+                let _used = talk.received.split_to(used);
+                talk.out.extend_from_slice(&[answer]);
+                talk.flush().await?;
+                continue;
             }
-            FirstPacket::GssEncRequest => negotiation.answer_gss(),
-            FirstPacket::Cancel { process_id, key } => {
+            Step::BeginTls { answer } => {
+                talk.received.clear();
+                talk.out.extend_from_slice(&[answer]);
+                talk.flush().await?;
+                false
+            }
+            Step::BeginTlsDirectly => true,
+            Step::Cancel { process_id, key } => {
                 cancel(hub, process_id, key).await;
                 return Err(ClientLoginError::Gone("it was a cancel request".to_owned()));
             }
-            FirstPacket::Startup(startup) => {
+            Step::Session { used, startup } => {
                 if talk.is_open() && tls.as_ref().is_some_and(|t| t.is_required()) {
                     return Err(Refusal::tls_required().into());
                 }
@@ -366,15 +364,11 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
                 return Ok(startup);
             }
         };
-        let answer = answer.map_err(startup_error)?;
-        let _used = talk.received.split_to(used);
-        talk.out.extend_from_slice(&[answer]);
-        talk.flush().await?;
-        if let (b'S', Some(acceptor)) = (answer, &tls) {
-            hub.registry
-                .logins
-                .note_tls(talk.encrypt(acceptor, false).await)?;
-        }
+        let acceptor = tls
+            .as_ref()
+            .expect("BUG: TLS begins only where it is offered");
+        let encrypted = talk.encrypt(acceptor, direct).await;
+        hub.registry.logins.note_tls(encrypted)?;
     }
 }
 
@@ -491,7 +485,7 @@ async fn prove_by_secret(
 ) -> Result<Authenticated, ClientLoginError> {
     let (mut keys, mut password) = (None, None);
     match method {
-        Method::Password => password = prove_password(hub, talk, &mut account).await?,
+        Method::Password => password = prove_password(hub, current, talk, &mut account).await?,
         Method::Md5 if !account.needs_scram() => prove_md5(hub, talk, &mut account).await?,
         // A verifier can be proved by SCRAM alone, also where md5 is configured.
         _ => keys = Some(prove_scram(hub, current, talk, &account).await?),
@@ -506,6 +500,7 @@ async fn prove_by_secret(
 
 async fn prove_password(
     hub: &Hub,
+    current: &Current,
     talk: &mut Talk,
     account: &mut Account,
 ) -> Result<Option<Password>, ClientLoginError> {
@@ -516,7 +511,9 @@ async fn prove_password(
         let (secret, exists) = account.secret_or_mock(hub);
         let (name, password) = (account.name.clone(), Zeroizing::new(said.to_vec()));
         let second = account.second().cloned();
+        let padding = account.padding(hub, current, &secret);
         let check = derive(move || {
+            let _never = padding.is_some_and(|mock| mock.check_password(&name, &password));
             let second = second.is_some_and(|s| s.check_password(&name, &password));
             secret.check_password(&name, &password) || second
         });

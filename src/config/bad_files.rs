@@ -239,6 +239,10 @@ const BAD: &[(&str, &str)] = &[
         "2: [tls.server] negotiation: direct cannot go on without TLS, as prefer may; use require or more",
     ),
     (
+        "[tls.server]\nchannel_binding = \"require\"",
+        "2: [tls.server] channel_binding: require cannot be had without TLS, as prefer may go on; use require or more",
+    ),
+    (
         "[auth]\ntype = \"hba\"",
         "2: [auth] type: hba needs hba_file",
     ),

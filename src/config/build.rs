@@ -14,7 +14,8 @@ use super::types::{
 };
 use super::value::Address;
 use super::words::{
-    AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsMode, TlsNegotiation, TlsVersion,
+    AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsBinding, TlsMode, TlsNegotiation,
+    TlsVersion,
 };
 
 /// The port of PgBouncer, and of a Unix socket when no TCP address says another.
@@ -239,6 +240,10 @@ pub(crate) fn tls_side(section: &Section, directory: &Path) -> TlsSide {
         negotiation: match section.table {
             Table::TlsServer => values.word("negotiation", TlsNegotiation::from_word),
             _ => TlsNegotiation::Postgres,
+        },
+        channel_binding: match section.table {
+            Table::TlsServer => values.word("channel_binding", TlsBinding::from_word),
+            _ => TlsBinding::Prefer,
         },
     }
 }

@@ -189,6 +189,69 @@ impl Key {
     }
 }
 
+/// A row with this default.
+pub(crate) const fn key(
+    home: &'static [Table],
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+) -> Key {
+    Key {
+        home,
+        again: &[],
+        name,
+        kind,
+        preset: Preset::Is(default),
+        restart: None,
+        doc: "",
+    }
+}
+
+/// A number of these; `zero` says what 0 means.
+pub(crate) const fn count(unit: &'static str, zero: Option<&'static str>) -> Kind {
+    Kind::Count {
+        unit,
+        zero,
+        max: 1_000_000,
+    }
+}
+
+/// A size; `zero` says what 0 means.
+pub(crate) const fn size(zero: Option<&'static str>) -> Kind {
+    Kind::Size { zero }
+}
+
+/// Any text; `empty` says what the empty one means.
+pub(crate) const fn text(empty: &'static str) -> Kind {
+    Kind::Text { empty }
+}
+
+/// A row that must be set.
+pub(crate) const fn required(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
+    Key {
+        home,
+        again: &[],
+        name,
+        kind,
+        preset: Preset::Required,
+        restart: None,
+        doc: "",
+    }
+}
+
+/// A row without a default.
+pub(crate) const fn optional(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
+    Key {
+        home,
+        again: &[],
+        name,
+        kind,
+        preset: Preset::Unset,
+        restart: None,
+        doc: "",
+    }
+}
+
 /// The row of `name` in `table`.
 pub(crate) fn find(table: Table, name: &str) -> Option<&'static Key> {
     KEYS.iter()

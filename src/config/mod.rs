@@ -58,7 +58,7 @@ pub use self::types::{
 };
 pub use self::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Route, Routing, TlsMode, TlsNegotiation, TlsVersion,
+    Route, Routing, TlsBinding, TlsMode, TlsNegotiation, TlsVersion,
 };
 
 /// The name of the database that matches any other.
@@ -154,6 +154,13 @@ impl Config {
     pub fn secret(&self, user: &str) -> Option<&Secret> {
         let configured = self.users.get(user).and_then(|user| user.password.as_ref());
         configured.or_else(|| self.userlist.get(user).and_then(Option::as_ref))
+    }
+
+    /// Whether somebody has a verifier in place of a password: it is listed, or looked up.
+    pub fn has_verifiers(&self) -> bool {
+        let configured = self.users.values().filter_map(|u| u.password.as_ref());
+        let mut listed = configured.chain(self.userlist.values().flatten());
+        self.auth.query.is_some() || listed.any(|secret| matches!(secret, Secret::Scram(_)))
     }
 
     /// A second password that is right, of a user who has a first.

@@ -4,11 +4,11 @@
 //! and why one would change it. A new key is a row here and a field where its value is used; the
 //! example is written from the rows by the test that compares it.
 
-use super::keys::{Key, Kind, Preset, Table};
+use super::keys::{Key, Kind, Table, count, key, optional, required, size, text};
 use super::value::EMPTY_NOT_ALLOWED;
 use super::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
-    Route, Routing, TlsMode, TlsNegotiation, TlsVersion,
+    Route, Routing, TlsBinding, TlsMode, TlsNegotiation, TlsVersion,
 };
 
 const POOLER: &[Table] = &[Table::Pooler];
@@ -502,6 +502,11 @@ pub(crate) static KEYS: &[Key] = &[
         "How servers are asked for TLS, as libpq's sslnegotiation. direct saves a round trip with \
              PostgreSQL 17 and later, and needs mode require or more.",
     ),
+    key(TLS_SERVER, "channel_binding", Kind::Word(TlsBinding::CHOICE), r#""prefer""#).doc(
+        "Whether logins by SCRAM are bound to the server's certificate, as libpq's channel_binding: nobody in \
+             between can pass such a login on, whoever signed a certificate for them. prefer: where the server \
+             can. require refuses every other login, and needs mode require or more.",
+    ),
     // Watching it.
     key(METRICS, "listen", Kind::Address, r#""127.0.0.1:9930""#)
         .restart("metrics.listen")
@@ -545,56 +550,4 @@ pub(crate) static KEYS: &[Key] = &[
 /// A key of `[pooler]` that a database or a user may set again.
 const fn pool_key(name: &'static str, kind: Kind, default: &'static str) -> Key {
     key(POOLER, name, kind, default).again(DATABASE_AND_USER)
-}
-
-const fn key(home: &'static [Table], name: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key {
-        home,
-        again: &[],
-        name,
-        kind,
-        preset: Preset::Is(default),
-        restart: None,
-        doc: "",
-    }
-}
-
-const fn count(unit: &'static str, zero: Option<&'static str>) -> Kind {
-    Kind::Count {
-        unit,
-        zero,
-        max: 1_000_000,
-    }
-}
-
-const fn size(zero: Option<&'static str>) -> Kind {
-    Kind::Size { zero }
-}
-
-const fn text(empty: &'static str) -> Kind {
-    Kind::Text { empty }
-}
-
-const fn required(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
-    Key {
-        home,
-        again: &[],
-        name,
-        kind,
-        preset: Preset::Required,
-        restart: None,
-        doc: "",
-    }
-}
-
-const fn optional(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
-    Key {
-        home,
-        again: &[],
-        name,
-        kind,
-        preset: Preset::Unset,
-        restart: None,
-        doc: "",
-    }
 }

@@ -13,7 +13,8 @@ use pooler_protocol::auth::Secret;
 
 use super::settings::PoolSettings;
 use super::words::{
-    AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsMode, TlsNegotiation, TlsVersion,
+    AuthType, LogFormat, LogLevel, ReadFallback, Role, TlsBinding, TlsMode, TlsNegotiation,
+    TlsVersion,
 };
 
 /// `[pooler]`: the process as a whole, and the defaults of every database.
@@ -333,6 +334,8 @@ pub struct TlsSide {
     pub ciphers: Vec<String>,
     /// How a server is asked; clients choose for themselves.
     pub negotiation: TlsNegotiation,
+    /// Whether logins to servers are bound to their certificates; clients choose for themselves.
+    pub channel_binding: TlsBinding,
 }
 
 /// `[metrics]`.

@@ -13,7 +13,7 @@ use super::not_yet;
 use super::reader::Document;
 use super::section::{Section, Values};
 use super::types::{Cluster, ListenAddress, TlsSide};
-use super::words::{AuthType, Role, Routing, TlsMode, TlsNegotiation};
+use super::words::{AuthType, Role, Routing, TlsBinding, TlsMode, TlsNegotiation};
 
 /// Names of databases that are the console.
 pub(crate) const CONSOLE: &[&str] = &["pooler", "pgbouncer"];
@@ -375,6 +375,12 @@ fn check_tls_to_servers(side: &TlsSide, section: &Section, problems: &mut Proble
         let message =
             format!("direct cannot go on without TLS, as {mode} may; use require or more");
         problems.error(line, place, message);
+    }
+    if side.channel_binding == TlsBinding::Require && !mode.is_required() {
+        let key = "channel_binding";
+        let message =
+            format!("require cannot be had without TLS, as {mode} may go on; use require or more");
+        problems.error(section.line_of(key), section.place(key), message);
     }
     if mode == TlsMode::VerifyCa && side.ca.is_none() {
         let message = "verify-ca without ca: any certificate of an authority that this system trusts \

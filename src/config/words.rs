@@ -175,6 +175,18 @@ words! {
 }
 
 words! {
+    /// Whether logins to servers are bound to their certificates, as libpq's `channel_binding`.
+    TlsBinding {
+        /// Never.
+        Disable = "disable",
+        /// Where the server can.
+        Prefer = "prefer",
+        /// Always.
+        Require = "require",
+    }
+}
+
+words! {
     /// Where a read goes when no local replica can take it.
     ReadFallback {
         /// The primary, if it is in this datacenter.

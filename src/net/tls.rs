@@ -10,20 +10,30 @@
 //! Invariant: bytes that a caller wants written count as written when their ciphertext is in the
 //! socket's hands, not before. Until then the caller keeps them and offers them again, first thing, as
 //! it does when a socket takes nothing: so whoever has nothing unsent has nothing unsent here either.
+//!
+//! Short messages are collected instead (see [`batch`]), as ciphertext: keys have moved on
+//! by then, so what the system did not take comes to the front of `out`, and is sent before anything
+//! else is encrypted:
+//!
+//! ```text
+//!          collect                 a short send
+//!   out = [] ------> (in the batch) -----------> out = [rest]    claimed = 0, may_have_collected
+//!      ^                                            | poll_send_rest, or the next write
+//!      +--------------------------------------------+
+//! ```
 
 use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::CertificateDer;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
-};
-use rustls::{CommonState, Error};
-
 use super::{DetachedStream, Stream};
+use crate::batch::{self, Collect};
+
+mod records;
+#[cfg(test)]
+mod tests;
+
+pub use records::{Next, Records, Session};
 
 /// Plaintext that one write encrypts at most, in bytes: what a worker's scratch buffer holds.
 const WRITE_LEN_MAX: usize = 64 * 1024;
@@ -31,6 +41,13 @@ const WRITE_LEN_MAX: usize = 64 * 1024;
 /// Ciphertext that one read takes at most, in bytes, and at least, however small the caller's buffer.
 const READ_LEN_MAX: usize = 64 * 1024;
 const READ_LEN_MIN: usize = 2 * 1024;
+
+/// What encrypting adds to a record at most: header, explicit nonce, type and tag (RFC 8446, section
+/// 5.2; RFC 5288, section 3), with room to spare.
+const SEAL_LEN_MAX: usize = 64;
+
+/// Plaintext that is collected at most, in bytes: one record, which fits an entry of the batch.
+const COLLECT_LEN_MAX: usize = batch::COLLECT_LEN_MAX - SEAL_LEN_MAX;
 
 /// The longest record (RFC 8446, section 5.2; RFC 5246, section 6.2.3): no more than this is carried.
 const RECORD_LEN_MAX: usize = 5 + 16 * 1024 + 2048;
@@ -40,270 +57,6 @@ thread_local! {
     static INPUT: RefCell<Box<[u8]>> =
         RefCell::new(vec![0; READ_LEN_MAX + RECORD_LEN_MAX].into_boxed_slice());
     static OUTPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; WRITE_LEN_MAX + 4 * 1024]);
-}
-
-/// Either side of a TLS connection.
-pub enum Session {
-    /// Toward a server.
-    Client(UnbufferedClientConnection),
-    /// Toward a client.
-    Server(UnbufferedServerConnection),
-}
-
-impl Session {
-    fn common(&self) -> &CommonState {
-        match self {
-            Self::Client(c) => c,
-            Self::Server(s) => s,
-        }
-    }
-}
-
-/// What a connection waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Bytes of the peer's, to go on with the handshake.
-    Handshake,
-    /// Nothing: data may go both ways.
-    Traffic,
-    /// The peer has said that nothing more will come.
-    Closed,
-}
-
-/// One connection's keys, and the little that stays behind. Belongs to no event loop.
-pub struct Records {
-    session: Session,
-    /// The beginning of a record.
-    carry: Vec<u8>,
-    /// Decrypted, not taken yet: `plain[plain_at..]`.
-    plain: Vec<u8>,
-    plain_at: usize,
-    /// Encrypted, not sent yet: `out[out_at..]`.
-    out: Vec<u8>,
-    out_at: usize,
-    /// Bytes of the caller's that `out` ends with: they count as written when it is sent.
-    claimed: usize,
-    is_closed: bool,
-}
-
-impl std::fmt::Debug for Records {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Records").finish_non_exhaustive()
-    }
-}
-
-impl Records {
-    /// Of a connection that begins.
-    #[must_use]
-    pub fn new(session: Session) -> Self {
-        Self {
-            session,
-            carry: Vec::new(),
-            plain: Vec::new(),
-            plain_at: 0,
-            out: Vec::new(),
-            out_at: 0,
-            claimed: 0,
-            is_closed: false,
-        }
-    }
-
-    /// The certificates that the peer has shown, its own first.
-    #[must_use]
-    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        self.session.common().peer_certificates().unwrap_or(&[])
-    }
-
-    /// The application protocol that both sides have agreed upon.
-    #[must_use]
-    pub fn alpn(&self) -> Option<&[u8]> {
-        self.session.common().alpn_protocol()
-    }
-
-    /// Goes on with the handshake, with `input` from the peer. What is to be sent is in
-    /// [`Records::take_out`] then, also after an error: the peer is told why.
-    ///
-    /// # Errors
-    /// What is wrong with the peer's part.
-    pub fn advance(&mut self, input: &[u8]) -> Result<Next, Error> {
-        let mut bytes = std::mem::take(&mut self.carry);
-        bytes.extend_from_slice(input);
-        let result = self.process(&mut bytes, &mut []).map(|(next, _)| next);
-        if result.is_err() {
-            // It has left an alert behind.
-            let _again = self.process(&mut [], &mut []);
-        }
-        result
-    }
-
-    /// What is to be sent.
-    #[must_use]
-    pub fn take_out(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.out)
-    }
-
-    fn has_plain(&self) -> bool {
-        self.plain_at < self.plain.len()
-    }
-
-    fn take_plain(&mut self, buffer: &mut [u8]) -> usize {
-        let rest = &self.plain[self.plain_at..];
-        let n = rest.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&rest[..n]);
-        self.plain_at += n;
-        if !self.has_plain() {
-            self.plain = Vec::new();
-            self.plain_at = 0;
-        }
-        n
-    }
-
-    /// Decrypts every whole record of `input` to `buffer`, and beyond it to `plain`; the rest is
-    /// carried. Returns how much of `buffer` is filled.
-    fn process(&mut self, input: &mut [u8], buffer: &mut [u8]) -> Result<(Next, usize), Error> {
-        let mut sink = Sink {
-            buffer,
-            filled: 0,
-            more: &mut self.plain,
-            out: &mut self.out,
-        };
-        let mut at = 0;
-        let result = loop {
-            let (used, step) = match &mut self.session {
-                Session::Client(c) => sink.take(c.process_tls_records(&mut input[at..])),
-                Session::Server(s) => sink.take(s.process_tls_records(&mut input[at..])),
-            };
-            at += used;
-            match step {
-                Ok(None) => {}
-                Ok(Some(next)) => break Ok((next, sink.filled)),
-                Err(e) => break Err(e),
-            }
-        };
-        self.is_closed |= matches!(result, Ok((Next::Closed, _)));
-        self.carry.clear();
-        if at < input.len() && result.is_ok() && !self.is_closed {
-            self.carry.extend_from_slice(&input[at..]);
-        } else {
-            self.carry = Vec::new();
-        }
-        result
-    }
-
-    /// Encrypts the front of `bytes` to `out`. Returns how many bytes of each.
-    fn encrypt(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<(usize, usize)> {
-        let bytes = &bytes[..bytes.len().min(WRITE_LEN_MAX)];
-        let written = match &mut self.session {
-            Session::Client(c) => encrypt(c.process_tls_records(&mut []), bytes, out),
-            Session::Server(s) => encrypt(s.process_tls_records(&mut []), bytes, out),
-        };
-        written.map(|n| (bytes.len(), n))
-    }
-
-    fn put_close_notify(&mut self) {
-        let mut notify = vec![0; 128];
-        let n = match &mut self.session {
-            Session::Client(c) => close_notify(c.process_tls_records(&mut []), &mut notify),
-            Session::Server(s) => close_notify(s.process_tls_records(&mut []), &mut notify),
-        };
-        self.out.extend_from_slice(&notify[..n]);
-    }
-}
-
-/// Where one call of `process` puts what comes out.
-struct Sink<'a> {
-    buffer: &'a mut [u8],
-    filled: usize,
-    more: &'a mut Vec<u8>,
-    out: &'a mut Vec<u8>,
-}
-
-impl Sink<'_> {
-    fn put(&mut self, payload: &[u8]) {
-        let n = payload.len().min(self.buffer.len() - self.filled);
-        self.buffer[self.filled..self.filled + n].copy_from_slice(&payload[..n]);
-        self.filled += n;
-        self.more.extend_from_slice(&payload[n..]);
-    }
-
-    /// Takes what rustls gives. Returns the bytes that are used up, and what comes next unless it is
-    /// to be asked again.
-    fn take<D>(
-        &mut self,
-        status: UnbufferedStatus<'_, '_, D>,
-    ) -> (usize, Result<Option<Next>, Error>) {
-        let UnbufferedStatus { mut discard, state } = status;
-        let state = match state {
-            Ok(state) => state,
-            Err(e) => return (discard, Err(e)),
-        };
-        let next = match state {
-            ConnectionState::ReadTraffic(mut traffic) => {
-                while let Some(record) = traffic.next_record() {
-                    match record {
-                        Ok(record) => {
-                            discard += record.discard;
-                            self.put(record.payload);
-                        }
-                        Err(e) => return (discard, Err(e)),
-                    }
-                }
-                None
-            }
-            ConnectionState::EncodeTlsData(mut data) => {
-                let at = self.out.len();
-                let needed = match data.encode(&mut []) {
-                    Err(EncodeError::InsufficientSize(e)) => e.required_size,
-                    _ => 0,
-                };
-                self.out.resize(at + needed, 0);
-                let _encoded = data.encode(&mut self.out[at..]);
-                None
-            }
-            ConnectionState::TransmitTlsData(data) => {
-                // It is in `out`, whose owner sends it.
-                data.done();
-                None
-            }
-            ConnectionState::BlockedHandshake => Some(Next::Handshake),
-            ConnectionState::WriteTraffic(_) => Some(Next::Traffic),
-            ConnectionState::PeerClosed | ConnectionState::Closed => Some(Next::Closed),
-            _ => return (discard, Err(Error::General("early data".to_owned()))),
-        };
-        (discard, Ok(next))
-    }
-}
-
-/// Encrypts all of `bytes` to the front of `out`, which grows if it has to.
-fn encrypt<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    bytes: &[u8],
-    out: &mut Vec<u8>,
-) -> io::Result<usize> {
-    let mut traffic = writable(status)?;
-    match traffic.encrypt(bytes, out) {
-        Ok(n) => Ok(n),
-        Err(EncryptError::InsufficientSize(e)) => {
-            out.resize(e.required_size, 0);
-            traffic.encrypt(bytes, out).map_err(io::Error::other)
-        }
-        Err(e) => Err(io::Error::other(e)),
-    }
-}
-
-fn close_notify<D>(status: UnbufferedStatus<'_, '_, D>, out: &mut [u8]) -> usize {
-    match writable(status) {
-        Ok(mut traffic) => traffic.queue_close_notify(out).unwrap_or(0),
-        Err(_) => 0,
-    }
-}
-
-fn writable<'c, D>(status: UnbufferedStatus<'c, '_, D>) -> io::Result<WriteTraffic<'c, D>> {
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(traffic)) => Ok(traffic),
-        Ok(_) => Err(io::ErrorKind::BrokenPipe.into()),
-        Err(e) => Err(io::Error::new(io::ErrorKind::InvalidData, e)),
-    }
 }
 
 /// A socket that is spoken to by TLS. Dropped, it says so to the peer if that takes no waiting.
@@ -384,6 +137,8 @@ impl TlsStream {
                 if records.is_closed {
                     return Poll::Ready(Ok(0));
                 }
+                let whole = records.check_carry(RECORD_LEN_MAX);
+                whole.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
                 let carried = records.carry.len();
                 let n = ready!(read(socket, &mut input[carried..carried + limit]))?;
                 if n == 0 {
@@ -391,9 +146,6 @@ impl TlsStream {
                 }
                 input[..carried].copy_from_slice(&records.carry);
                 let processed = records.process(&mut input[..carried + n], buffer);
-                if processed.is_err() {
-                    let _alert = records.process(&mut [], &mut []);
-                }
                 // An alert, or what a change of keys calls for; what is not taken goes with the next
                 // write.
                 if records.claimed == 0 {
@@ -424,12 +176,64 @@ impl TlsStream {
         now(self.write_by(bytes, |socket, out| later(socket.try_write(out))))
     }
 
+    /// As [`Stream::collect`]. `Done` also if the batch did not take them after all: their ciphertext
+    /// waits here then, and the task is woken to send it.
+    pub(super) fn collect(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Collect> {
+        let (socket, records) = self.parts();
+        if bytes.len() > COLLECT_LEN_MAX || !records.out.is_empty() || !batch::is_collecting() {
+            // What was collected before must not be overtaken.
+            adopt(socket, records)?;
+            return Ok(Collect::Refused);
+        }
+        OUTPUT.with_borrow_mut(|out| {
+            let (_all, len) = records.encrypt(bytes, out)?;
+            match socket.collect(cx, &out[..len])? {
+                Collect::Done => return Ok(Collect::Done),
+                Collect::Refused => {}
+                Collect::Behind(unsent) => records.out = unsent,
+            }
+            records.out.extend_from_slice(&out[..len]);
+            cx.waker().wake_by_ref();
+            Ok(Collect::Done)
+        })
+    }
+
+    /// As [`Stream::may_have_collected`].
+    pub(super) fn may_have_collected(&self) -> bool {
+        let Open { socket, records } = self.open();
+        records.has_rest() || socket.may_have_collected()
+    }
+
+    /// As [`Stream::has_sent_all`].
+    pub(super) fn has_sent_all(&self) -> bool {
+        let Open { socket, records } = self.open();
+        records.out.is_empty() && socket.has_sent_all()
+    }
+
+    /// As [`Stream::take_unsent`].
+    pub(super) fn take_unsent(&mut self) -> io::Result<()> {
+        let (socket, records) = self.parts();
+        records.put_back(socket.take_unsent()?);
+        Ok(())
+    }
+
+    /// As [`Stream::poll_send_rest`].
+    pub(super) fn poll_send_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (socket, records) = self.parts();
+        if !records.has_rest() {
+            return Poll::Ready(Ok(()));
+        }
+        adopt(socket, records)?;
+        send_out(records, |out| socket.poll_write(cx, out))
+    }
+
     fn write_by(
         &mut self,
         bytes: &[u8],
         mut write: impl FnMut(&mut Stream, &[u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let (socket, records) = self.parts();
+        adopt(socket, records)?;
         ready!(send_out(records, |out| write(socket, out)))?;
         let claimed = std::mem::take(&mut records.claimed);
         if claimed > 0 {
@@ -463,6 +267,7 @@ impl TlsStream {
     /// Says that nothing more will come, and closes the socket's side.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (socket, records) = self.parts();
+        adopt(socket, records)?;
         if records.out.is_empty() {
             // Nothing comes out a second time.
             records.put_close_notify();
@@ -505,6 +310,14 @@ impl Drop for TlsStream {
             let _sent = socket.try_write(&records.out);
         }
     }
+}
+
+/// Lets what is collected leave; what the system does not take waits in `out`, in front.
+fn adopt(socket: &mut Stream, records: &mut Records) -> io::Result<()> {
+    if socket.may_have_collected() && !socket.has_sent_all() {
+        records.put_back(socket.take_unsent()?);
+    }
+    Ok(())
 }
 
 /// Sends what is encrypted.

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pooler_protocol::auth::{
-    self, AuthRequest, ChannelBinding, ScramChallenge, ScramClient, ScramKeys, Secret, ServerProven,
+    self, AuthRequest, ChannelBinding, Mechanism, ScramChallenge, ScramClient, ScramKeys, Secret,
+    ServerProven,
 };
 use pooler_protocol::backend::{ErrorView, read_backend_key_data, read_parameter_status, tag};
 use pooler_protocol::frame::{HEADER_LEN, Header};
@@ -206,7 +207,18 @@ impl Talk {
                 AuthRequest::Ok if exchanged && proven.is_none() => {
                     return Err(self.protocol("AuthenticationOk without the server's proof"));
                 }
+                // An exchange that was not bound has ended in an error by now.
+                AuthRequest::Ok if target.tls.must_bind() && proven.is_none() => {
+                    return Err(self.not_bound("asks for no proof"));
+                }
                 AuthRequest::Ok => return Ok(()),
+                // It must not even see a password.
+                AuthRequest::CleartextPassword if target.tls.must_bind() => {
+                    return Err(self.not_bound("asks for a cleartext password"));
+                }
+                AuthRequest::Md5Password { .. } if target.tls.must_bind() => {
+                    return Err(self.not_bound("asks for an md5 password"));
+                }
                 AuthRequest::CleartextPassword => {
                     let Some(Secret::Plain(password)) = secret else {
                         return Err(self.no_credentials("a cleartext password", "plain password"));
@@ -245,6 +257,12 @@ impl Talk {
         let nonce: [u8; 18] = rand::random();
         let client = ScramClient::new(offered, self.binding.clone(), &nonce)
             .map_err(|e| self.protocol(e))?;
+        if target.tls.must_bind() && client.mechanism() != Mechanism::ScramSha256Plus {
+            return Err(self.not_bound(match self.binding {
+                ChannelBinding::Unavailable => "shows no certificate that can be bound to",
+                ChannelBinding::TlsServerEndPoint(_) => "offers no SCRAM-SHA-256-PLUS",
+            }));
+        }
         let mut out = BytesMut::new();
         auth::encode_sasl_initial_response(client.mechanism(), client.message(), &mut out);
         self.send(&out).await?;
@@ -446,6 +464,13 @@ impl Talk {
         LoginError::Protocol {
             host: self.host.clone(),
             what: what.to_string(),
+        }
+    }
+
+    fn not_bound(&self, how: &'static str) -> LoginError {
+        LoginError::NotBound {
+            host: self.host.clone(),
+            how,
         }
     }
 

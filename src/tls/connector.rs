@@ -25,7 +25,7 @@ use super::certificate::end_point_hash;
 use super::handshake::{self, Dear};
 use super::verify::ServerCheck;
 use super::{ALPN, File, Seal, Source, TlsError};
-use crate::config::{LdapTls, TlsMode, TlsNegotiation};
+use crate::config::{LdapTls, TlsBinding, TlsMode, TlsNegotiation};
 use crate::error::LoginError;
 use crate::net::{Address, Liveness, Records, Session, Stream, TlsStream};
 
@@ -34,6 +34,7 @@ use crate::net::{Address, Liveness, Records, Session, Stream, TlsStream};
 pub struct Connector {
     mode: TlsMode,
     direct: bool,
+    channel_binding: TlsBinding,
     /// None if nothing is ever encrypted.
     config: Option<Arc<ClientConfig>>,
     seal: Option<Seal>,
@@ -81,6 +82,7 @@ impl Connector {
         Arc::new(Self {
             mode: TlsMode::Disable,
             direct: false,
+            channel_binding: TlsBinding::Prefer,
             config: None,
             seal: None,
             complained: Mutex::default(),
@@ -96,6 +98,7 @@ impl Connector {
         Ok(Self {
             mode: settings.mode,
             direct: settings.negotiation == TlsNegotiation::Direct,
+            channel_binding: settings.channel_binding,
             config,
             seal: Some(source.seal.clone()),
             complained: Mutex::default(),
@@ -104,6 +107,12 @@ impl Connector {
 
     pub(super) fn source(&self) -> Option<&Seal> {
         self.seal.as_ref()
+    }
+
+    /// Whether a login that is not bound to the server's certificate is none.
+    #[must_use]
+    pub fn must_bind(&self) -> bool {
+        self.channel_binding == TlsBinding::Require
     }
 
     /// What to try first.
@@ -190,7 +199,9 @@ impl Connector {
             let why = "the server did not choose PostgreSQL's protocol (ALPN)";
             return Err(OpenError::Tls(why.to_owned()));
         }
-        let hash = records.peer_certificates().first().and_then(end_point_hash);
+        let shown = records.peer_certificates().first();
+        let shown = shown.filter(|_| self.channel_binding != TlsBinding::Disable);
+        let hash = shown.and_then(end_point_hash);
         Ok(Opened {
             stream: Stream::Tls(Box::new(TlsStream::new(stream, records))),
             connected,

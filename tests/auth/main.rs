@@ -19,6 +19,7 @@ mod pam;
 mod passwords;
 mod rules;
 mod slapd;
+mod timing;
 
 use support::{Message, Wire};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pooler::config::{self, TlsMode, TlsNegotiation, TlsSide, TlsVersion};
+use pooler::config::{self, TlsBinding, TlsMode, TlsNegotiation, TlsSide, TlsVersion};
 use pooler::net::{Address, Liveness};
 use pooler::tls::{Tls, Way};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -24,6 +24,7 @@ pub(crate) fn side(mode: TlsMode) -> TlsSide {
         min_version: TlsVersion::V12,
         ciphers: Vec::new(),
         negotiation: TlsNegotiation::Postgres,
+        channel_binding: TlsBinding::Prefer,
     }
 }
 

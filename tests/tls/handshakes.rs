@@ -32,7 +32,7 @@ fn read_to(wire: &mut RustlsWire, tag: u8) -> Vec<Vec<u8>> {
     }
 }
 
-fn log_in(wire: &mut RustlsWire, database: &str) {
+pub(crate) fn log_in(wire: &mut RustlsWire, database: &str) {
     let hello = startup(&[("user", "postgres"), ("database", database)]);
     wire.write_all(&hello).unwrap();
     let _none = read_to(wire, b'Z');

@@ -7,8 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agreed;
 mod bridge;
 mod certs;
 mod clients;
 mod handshakes;
+mod keys;
+mod scripted;
 mod servers;

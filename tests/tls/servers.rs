@@ -10,7 +10,7 @@ use crate::clients::authority;
 use crate::support::{Pooler, ScriptedServer, Wire, query, wait_until};
 
 /// A PostgreSQL whose `ssl` is on, with this certificate and these rules in front.
-fn postgres_with(pair: &(String, String), ca: &str, rules: &[&str]) -> Postgres {
+pub(crate) fn postgres_with(pair: &(String, String), ca: &str, rules: &[&str]) -> Postgres {
     let postgres = Postgres::builder().start().expect("PostgreSQL");
     show(&postgres, pair);
     postgres.write_file("root.crt", ca.as_bytes()).unwrap();
@@ -30,11 +30,20 @@ fn show(postgres: &Postgres, (certificate, key): &(String, String)) {
 
 /// What a login by a pooler with this `[tls.server]` gives: whether the server's connection is encrypted, or the error.
 fn by(host: &str, port: u16, section: &str) -> Result<String, String> {
-    let pooler = before(host, port, section);
-    try_by(&pooler)
+    by_database(host, port, "there", section)
 }
 
-fn before(host: &str, port: u16, section: &str) -> Pooler {
+/// The same, of this database.
+pub(crate) fn by_database(
+    host: &str,
+    port: u16,
+    database: &str,
+    section: &str,
+) -> Result<String, String> {
+    try_login(&before(host, port, section), database)
+}
+
+pub(crate) fn before(host: &str, port: u16, section: &str) -> Pooler {
     let hosts = format!("hosts = [{{ host = \"{host}\", port = {port} }}]");
     Pooler::builder()
         .set("query_wait_timeout = \"5s\"")
@@ -43,8 +52,12 @@ fn before(host: &str, port: u16, section: &str) -> Pooler {
         .start()
 }
 
-fn try_by(pooler: &Pooler) -> Result<String, String> {
-    let who = [("user", "postgres"), ("database", "there")];
+pub(crate) fn try_by(pooler: &Pooler) -> Result<String, String> {
+    try_login(pooler, "there")
+}
+
+fn try_login(pooler: &Pooler, database: &str) -> Result<String, String> {
+    let who = [("user", "postgres"), ("database", database)];
     match Wire::try_login(pooler.port(), &who, "") {
         Ok(mut wire) => Ok(wire.one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")),
         Err(e) => Err(format!("{e:?}")),
@@ -183,7 +196,10 @@ fn t19_a_cancel_goes_by_tls_to_a_server_that_was_connected_so() {
     let pooler = before("localhost", postgres.port(), "mode = \"require\"");
     let mut wire = pooler.login("postgres", "there");
     wire.send(&[query("SELECT pg_sleep(30)")]);
-    std::thread::sleep(Duration::from_millis(300));
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    wait_until("it sleeps", || {
+        postgres.psql(sleeps).is_ok_and(|n| n.trim() == "1")
+    });
     let encrypted = || postgres.log().matches("SSL connection from").count();
     let before = encrypted();
     assert!(before >= 1, "the session's");
@@ -225,20 +241,15 @@ fn a_server_that_stops_in_the_handshake_is_given_up_in_time() {
 
 #[test]
 fn scram_is_bound_to_the_servers_certificate_and_passed_through() {
-    let (authority, _dir) = authority();
-    let pair = authority.sign_by(
-        &rcgen::PKCS_ECDSA_P384_SHA384,
-        "localhost",
-        &["localhost"],
-        false,
-    );
+    let (_authority, dir) = authority();
+    // A signature by P-384: the hash that is bound to is another than that of SCRAM.
+    let authority = Authority::of(&rcgen::PKCS_ECDSA_P384_SHA384, &dir);
+    let pair = authority.sign("localhost", &["localhost"]);
     let postgres = postgres_with(
         &pair,
         authority.pem(),
         &["hostssl all all all scram-sha-256"],
     );
-    postgres.set_conf("log_min_messages", "debug1").unwrap();
-    postgres.reload().unwrap();
     postgres
         .psql("SET password_encryption = 'scram-sha-256'; CREATE ROLE ann LOGIN PASSWORD 'secret'")
         .unwrap();
@@ -250,7 +261,7 @@ fn scram_is_bound_to_the_servers_certificate_and_passed_through() {
         .auth("type = \"scram-sha-256\"")
         .database("dbname = \"postgres\"")
         .section(&format!(
-            "[users.ann]\npassword = \"{}\"\n[tls.client]\ncert = {cert:?}\nkey = {key:?}\n[tls.server]\nmode = \"require\"",
+            "[users.ann]\npassword = \"{}\"\n[tls.client]\ncert = {cert:?}\nkey = {key:?}\n[tls.server]\nmode = \"require\"\nchannel_binding = \"require\"",
             verifier.trim()
         ))
         .host(postgres.port())

@@ -6,6 +6,7 @@ pub mod hba;
 pub mod ledger;
 pub mod mask;
 pub mod messages;
+pub mod opening;
 pub mod route;
 pub mod sasl;
 pub mod startup;

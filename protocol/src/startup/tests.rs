@@ -391,3 +391,76 @@ fn t05_cut_anywhere_and_flipped_anywhere() {
         }
     }
 }
+
+/// The steps of what comes in these pieces: what is used up goes; behind a handshake the rest comes through it.
+fn steps(offers_tls: bool, pieces: &[&[u8]]) -> Vec<String> {
+    let mut opening = Opening::new(offers_tls);
+    let (mut received, mut steps) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        received.extend_from_slice(piece);
+        loop {
+            let (used, shown) = match opening.next(&received) {
+                Ok(Step::More) => break,
+                Ok(Step::Refuse { used, answer }) => (used, char::from(answer).to_string()),
+                Ok(Step::BeginTls { answer }) => (received.len(), char::from(answer).to_string()),
+                Ok(Step::BeginTlsDirectly) => (received.len(), "TLS".to_owned()),
+                Ok(Step::Cancel { process_id, .. }) => {
+                    (received.len(), format!("cancel {process_id}"))
+                }
+                Ok(Step::Session { used, startup }) => (used, startup.user().to_owned()),
+                Err(e) => (received.len(), e.sqlstate().to_owned()),
+            };
+            steps.push(shown);
+            received.drain(..used);
+            if received.is_empty() {
+                break;
+            }
+        }
+    }
+    steps
+}
+
+#[test]
+fn t53_an_opening_takes_no_byte_twice() {
+    let ssl = packet(1234, 5679, b"");
+    let gss = packet(1234, 5680, b"");
+    let ann = packet(3, 0, b"user\0ann\0\0");
+    let hello: &[u8] = &[0x16, 3, 1, 0, 5];
+    let cancel = packet(1234, 5678, b"\0\0\0\x01abcd");
+    for (offers, pieces, expected) in [
+        (true, vec![&ssl[..], &ann], vec!["S", "ann"]),
+        (
+            false,
+            vec![&[&ssl[..], &ann].concat()[..]],
+            vec!["N", "ann"],
+        ),
+        (
+            true,
+            vec![&[&gss[..], &ssl].concat(), &ann],
+            vec!["N", "S", "ann"],
+        ),
+        (true, vec![hello, &ann], vec!["TLS", "ann"]),
+        (
+            true,
+            vec![&ssl[..3], &ssl[3..], &ann[..5], &ann[5..]],
+            vec!["S", "ann"],
+        ),
+        (true, vec![&ssl[..], &cancel], vec!["S", "cancel 1"]),
+        // What was injected behind the request.
+        (true, vec![&[&ssl[..], &ann].concat()], vec!["08P01"]),
+        (true, vec![&[&ssl[..], hello].concat()], vec!["08P01"]),
+        (
+            true,
+            vec![&[&gss[..], &ssl, &ann[..1]].concat()],
+            vec!["N", "08P01"],
+        ),
+        // TLS within TLS, a second request, a hello behind one.
+        (true, vec![&ssl[..], &ssl], vec!["S", "0A000"]),
+        (true, vec![hello, &ssl], vec!["TLS", "0A000"]),
+        (true, vec![hello, hello], vec!["TLS", "08P01"]),
+        (true, vec![&gss[..], hello], vec!["N", "08P01"]),
+        (false, vec![hello], vec!["08P01"]),
+    ] {
+        assert_eq!(steps(offers, &pieces), expected, "{offers} {pieces:?}");
+    }
+}

@@ -146,12 +146,13 @@ impl Hub {
     /// on another worker.
     pub async fn serve(self: Rc<Self>, stream: Stream, peer: Peer) {
         let counted = Counted::new(&self.registry);
+        let arrived = Instant::now();
         let limit = self.login_timeout();
         // Boxed, so that a session that lasts for days is not as large as its login was.
         let login = Box::pin(authenticate::authenticate(&self, stream, peer, limit));
         let admission = match self.note_login(peer, login.await) {
             None => return,
-            Some(Admitted::Session(admission)) => *admission,
+            Some(Admitted::Session(admission)) => admission.arrived(arrived),
             Some(Admitted::Console(visitor)) => {
                 // A shutdown does not wait for it.
                 drop(counted);

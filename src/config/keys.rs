@@ -99,6 +99,8 @@ pub(crate) enum Kind {
     Secret,
     /// A list of names.
     Names,
+    /// An inline table of headers of HTTP; their values are never shown.
+    Headers,
     /// A list of where to listen.
     Addresses,
     /// One "address:port"; empty: none.
@@ -137,6 +139,7 @@ impl Kind {
             Kind::File => ("file; empty: none".to_owned(), None),
             Kind::Secret => ("secret; empty: none".to_owned(), None),
             Kind::Names => ("list of names".to_owned(), None),
+            Kind::Headers => ("table of texts".to_owned(), None),
             Kind::Addresses => ("list of address:port or directory".to_owned(), None),
             Kind::Address => ("address:port; empty: off".to_owned(), None),
             Kind::Word(choice) => (choice.words.join(" | "), None),

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod application;
 mod collector;
 mod export;
 mod spans;

@@ -26,6 +26,7 @@ test:
 	@sh scripts/install-postgres.sh
 	@sh scripts/install-ldap.sh
 	@sh scripts/install-prometheus.sh
+	@sh scripts/install-traced-python.sh
 	$(CARGO) test --workspace
 
 lint:

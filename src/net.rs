@@ -21,7 +21,7 @@ mod here;
 mod names;
 mod tls;
 
-pub use here::{name_of, networks, user_name};
+pub use here::{host_name, name_of, networks, user_name};
 pub use tls::{DetachedTls, Next, Records, Session, TlsStream};
 
 use crate::batch::{self, Collect};

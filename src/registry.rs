@@ -16,6 +16,7 @@ use crate::cluster::{Change, Cluster, ReplicaOf};
 use crate::config::{Config, Database, PoolMode, PoolSettings, Routing};
 use crate::error::Refusal;
 use crate::lookup::{self, Lookup};
+use crate::observe::Spans;
 use crate::pool::limit::Limit;
 use crate::pool::{Commons, Locate, Plan, Pool, PoolKey, Recipe, StartupParameters, liveness};
 use crate::server::catalogue;
@@ -112,6 +113,8 @@ pub struct Registry {
     pub attempts: Attempts,
     /// Reloads.
     pub reloads: ReloadCounts,
+    /// Traces on their way out.
+    pub spans: Arc<Spans>,
     /// Random, so that a mock login of an unknown user looks the same each time.
     pub mock_secret: [u8; 32],
 }
@@ -146,6 +149,7 @@ impl Registry {
             logins: LoginCounts::default(),
             attempts: Attempts::default(),
             reloads: ReloadCounts::default(),
+            spans: Arc::default(),
             mock_secret: rand::random(),
             commons,
         })

@@ -32,6 +32,9 @@ use crate::worker::{self, Parts};
 /// How long clients may take to take in their last message when the process stops at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long a collector may take to take the traces of the last moment.
+const TRACES_LAST: Duration = Duration::from_secs(2);
+
 /// How often the main thread looks whether there is something to do.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -168,6 +171,7 @@ impl Fleet {
         });
         let batch_sends = config.pooler.batch_sends && can_batch_sends();
         let registry = Registry::new(config, tls, commons);
+        export_traces(&registry);
         let (control, controls) = unbounded_channel();
         let tellers = couriers.clone();
         let tell = move |worker: usize, errand| {
@@ -391,6 +395,7 @@ impl Fleet {
         log::set_level(level_of(&config));
         let warnings = config.warnings.clone();
         let restart = self.registry.reload(config, tls);
+        export_traces(&self.registry);
         self.tell(|| Errand::Reloaded);
         tracing::info!("configuration reloaded");
         if !restart.is_empty() {
@@ -421,7 +426,14 @@ impl Fleet {
             }
         }
         drop(self.socket_files);
+        self.registry.spans.finish(TRACES_LAST);
     }
+}
+
+fn export_traces(registry: &Registry) {
+    let current = registry.current();
+    let tls = current.tls.otlp.clone();
+    registry.spans.configure(&current.config.tracing, tls);
 }
 
 /// A second signal means now.

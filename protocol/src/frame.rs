@@ -91,6 +91,14 @@ pub fn split_cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 
+/// What of `bytes` is in front of the first NUL; all of it if there is none, as where the end of a
+/// string was not kept.
+#[inline]
+#[must_use]
+pub fn up_to_nul(bytes: &[u8]) -> &[u8] {
+    split_cstr(bytes).map_or(bytes, |(front, _)| front)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +138,9 @@ mod tests {
     fn strings_end_at_their_nul() {
         assert_eq!(split_cstr(b"ab\0c"), Some((&b"ab"[..], &b"c"[..])));
         assert_eq!(split_cstr(b"ab"), None);
+        assert_eq!(
+            (up_to_nul(b"ab\0c"), up_to_nul(b"ab")),
+            (&b"ab"[..], &b"ab"[..])
+        );
     }
 }

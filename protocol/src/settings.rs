@@ -8,10 +8,14 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use crate::route::{TRACEPARENT_SETTING, TraceParent};
+
 /// Session settings that differ from what the server connection was born with, ordered by name.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
     entries: Vec<(Box<str>, Box<str>)>,
+    /// What [`TRACEPARENT_SETTING`] says, read once.
+    caller: Option<TraceParent>,
 }
 
 impl Settings {
@@ -30,6 +34,7 @@ impl Settings {
     pub fn with(&self, name: &str, value: Option<&str>) -> Self {
         let mut copy = Self {
             entries: self.entries.clone(),
+            caller: self.caller,
         };
         copy.put(name, value);
         copy
@@ -39,6 +44,13 @@ impl Settings {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&str> {
         self.position(name).ok().map(|at| &*self.entries[at].1)
+    }
+
+    /// The caller that the session names for all its statements.
+    #[inline]
+    #[must_use]
+    pub fn caller(&self) -> Option<&TraceParent> {
+        self.caller.as_ref()
     }
 
     /// Whether nothing is set.
@@ -58,6 +70,9 @@ impl Settings {
     }
 
     fn put(&mut self, name: &str, value: Option<&str>) {
+        if name.eq_ignore_ascii_case(TRACEPARENT_SETTING) {
+            self.caller = value.and_then(|value| TraceParent::parse(value.as_bytes()));
+        }
         match (self.position(name), value) {
             (Ok(at), Some(value)) => self.entries[at].1 = value.into(),
             (Ok(at), None) => {

@@ -37,6 +37,8 @@ pub struct Admission<S = Stream> {
     proof: Authenticated,
     pool: Arc<Pool>,
     permits: Vec<Permit>,
+    /// When it was accepted.
+    arrived: Instant,
 }
 
 impl Admission<Stream> {
@@ -59,7 +61,13 @@ impl Admission<Stream> {
             proof,
             pool,
             permits,
+            arrived: Instant::now(),
         }
+    }
+
+    /// Its client was accepted then.
+    pub fn note_arrival(&mut self, when: Instant) {
+        self.arrived = when;
     }
 
     /// The worker on which it is to live; it is on worker `here` now.
@@ -101,6 +109,7 @@ impl<S> Admission<S> {
             proof: self.proof,
             pool: self.pool,
             permits: self.permits,
+            arrived: self.arrived,
         })
     }
 
@@ -220,7 +229,8 @@ pub(super) async fn admit(
     // The session sends it, with whatever else its worker has to send then.
     side.outbox.append(|unsent| *unsent = out);
     let local = hub.pools.local(&admission.pool);
-    let mut session = Session::new(Rc::clone(hub), side, local, seat, holdings);
+    let login = now.saturating_duration_since(admission.arrived);
+    let mut session = Session::new(Rc::clone(hub), side, local, seat, holdings, login);
     if let Some(server) = server {
         session.begin_with(server, now);
     }

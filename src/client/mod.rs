@@ -151,11 +151,15 @@ impl Hub {
 
     async fn let_in(self: Rc<Self>, stream: Stream, peer: Peer) {
         let counted = Counted::new(&self.registry);
+        let arrived = Instant::now();
         let limit = self.login_timeout();
         let login = authenticate::authenticate(&self, stream, peer, limit).await;
         let admission = match self.note_login(peer, login) {
             None => return,
-            Some(Admitted::Session(admission)) => admission,
+            Some(Admitted::Session(mut admission)) => {
+                admission.note_arrival(arrived);
+                admission
+            }
             Some(Admitted::Console(visitor)) => {
                 // A shutdown does not wait for it: it is not counted.
                 tokio::task::spawn_local(admin::serve(Arc::clone(&self.desk), visitor));

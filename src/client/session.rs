@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pooler_protocol::backend::write_ready_idle;
 use pooler_protocol::frame::{HEADER_LEN, Header};
@@ -31,7 +31,7 @@ use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::config::{OnSessionState, PoolMode, Routing};
 use crate::error::{Refusal, ServerFault};
-use crate::observe::Attention;
+use crate::observe::{Attention, Broken};
 use crate::pool::{Checkout, LocalPool, Wait};
 use crate::relay::{
     ClientSide, Ended, Fill, HeldBack, KINDS, Leftovers, Meter, Outcome, Relay, Rules, Stint,
@@ -44,6 +44,7 @@ mod noticed;
 mod obey;
 mod route;
 
+use noticed::broken_by;
 use route::Routed;
 
 pub(super) use describe::server_line;
@@ -107,7 +108,7 @@ pub(super) struct Session {
     /// Since when they do.
     pinned: Option<Instant>,
     /// Why it was ended, if not by the client.
-    ended_by: Option<Box<str>>,
+    ended_by: Option<Box<Broken>>,
     /// Others know how to wake it.
     started: bool,
     holdings: Holdings,
@@ -148,7 +149,7 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Of a client that has just been let in.
+    /// Of a client that has just been let in, so long after it connected.
     #[must_use]
     pub(super) fn new(
         hub: Rc<Hub>,
@@ -156,6 +157,7 @@ impl Session {
         local: Rc<LocalPool>,
         seat: Seated,
         holdings: Holdings,
+        login: Duration,
     ) -> Self {
         let mut session = Self {
             hub,
@@ -188,7 +190,7 @@ impl Session {
         session.look_up_attention();
         session.look_up_rules();
         if session.rules.attention.connections {
-            session.log_login();
+            session.log_login(login);
         }
         session
     }
@@ -342,7 +344,10 @@ impl Session {
             let room = &mut scratch.input[..SCRATCH_LEN];
             match self.client.poll_read(cx, room) {
                 Poll::Ready(Ok(n)) if n > 0 => self.client.carry.push(&scratch.input[..n]),
-                Poll::Ready(_) => return Step::End,
+                Poll::Ready(_) => {
+                    self.note_vain_wait(noticed::left);
+                    return Step::End;
+                }
                 Poll::Pending => break,
             }
         }
@@ -376,10 +381,10 @@ impl Session {
             rules: self.rules,
         }
         .poll(cx, fresh);
-        let has_slow = checkout.watch.has_slow();
+        let has_news = checkout.watch.has_news();
         self.count_pins(self.client.possessions.held());
-        if has_slow {
-            self.log_slow();
+        if has_news {
+            self.tell();
         }
         let Poll::Ready(outcome) = polled else {
             if let Some(refusal) = self.must_part() {
@@ -412,6 +417,7 @@ impl Session {
             Outcome::ClientLeft if self.client.ended == Ended::Terminate => self.end(),
             Outcome::ClientLeft => Step::End,
             Outcome::Refused(refusal) => {
+                self.ended_by = Some(Box::new(broken_by(&refusal)));
                 // What was read with the offence was not sent; the ledger cannot know.
                 if let Some(checkout) = self.take_server() {
                     farewell::close(&self.hub, checkout);
@@ -471,37 +477,17 @@ impl Session {
         }
     }
 
-    /// Notes what keeps the client on its server.
-    #[inline]
-    fn count_pins(&mut self, held: Marks) {
-        if self.pins == held {
-            return;
-        }
-        let counters = self.local.counters();
-        for (kind, counts) in KINDS.iter().zip(&counters.pins) {
-            match (self.pins.has(kind.marks), held.has(kind.marks)) {
-                (false, true) => counts.begun.add(1),
-                (true, false) => counts.ended.add(1),
-                _ => {}
-            }
-        }
-        self.pins = held;
-        if held.is_empty() {
-            self.pinned = None;
-        } else {
-            self.pinned.get_or_insert_with(Instant::now);
-        }
-    }
-
     fn take_server(&mut self) -> Option<Checkout> {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Active(mut checkout) => {
+                if self.rules.attention.is_on {
+                    self.look_back(&mut checkout);
+                }
                 // It waited for this server's answers.
                 self.client.held_back = HeldBack::No;
                 self.client.possessions.part();
                 self.client.stint = Stint::Free;
                 self.count_pins(Marks::NONE);
-                checkout.watch.abandon();
                 Some(checkout)
             }
             other => {
@@ -552,7 +538,7 @@ impl Session {
     /// Tells the client why, and closes when it has taken that in.
     fn end_with(&mut self, refusal: &Refusal) -> Step {
         self.local.counters().errors.note(&refusal.sqlstate);
-        self.ended_by = Some(refusal.message.as_str().into());
+        self.ended_by = Some(Box::new(broken_by(refusal)));
         let in_message = self.is_in_message();
         self.leave_server();
         // Within a message the end of the connection must do: an error would be read as a part of
@@ -569,6 +555,7 @@ impl Session {
     /// rest of an extended batch is dropped and ReadyForQuery comes at its Sync (trap 10).
     fn refuse(&mut self, refusal: &Refusal) {
         self.local.counters().errors.note(&refusal.sqlstate);
+        self.note_vain_wait(|| broken_by(refusal));
         self.state = State::Idle;
         self.client.stint = Stint::Free;
         if let Some(routed) = &mut self.routed {

@@ -131,6 +131,22 @@ const BAD: &[(&str, &str)] = &[
         "[tracing]\notlp_endpoint = \"collector\"",
         "2: [tracing] otlp_endpoint: \"collector\" is not a URL; write \"http://collector:4318\"",
     ),
+    (
+        "[tracing]\notlp_endpoint = \"http://me:secret@collector:4318\"",
+        "2: [tracing] otlp_endpoint: names a user; write that into headers",
+    ),
+    (
+        "[tracing]\nheaders = { authorization = \"a\\nb\" }",
+        "2: [tracing] headers: authorization: its value is none that a header can have",
+    ),
+    (
+        "[tracing]\nheaders = { \"a b\" = \"c\" }",
+        "2: [tracing] headers: \"a b\" is not the name of a header",
+    ),
+    (
+        "[tracing]\nheaders = [\"a\"]",
+        "2: [tracing] headers: expected a table such as { authorization = \"...\" }, not array",
+    ),
     // Clusters.
     (
         "[clusters.a]",
@@ -290,8 +306,8 @@ const ODD: &[(&str, &str)] = &[
          will do, whosever it is; set ca, or use verify-full",
     ),
     (
-        "[tracing]\notlp_endpoint = \"http://c:4318\"",
-        "7: [tracing] otlp_endpoint: not in effect yet: no spans are sent",
+        "[tracing]\notlp_endpoint = \"http://c:4318\"\nheaders = { authorization = \"x\" }",
+        "",
     ),
     (
         "[auth]\nuser = \"pooler_auth\"",

@@ -10,7 +10,8 @@ use super::keys::Table;
 use super::section::Section;
 use super::settings::PoolSettings;
 use super::types::{
-    Auth, Cluster, Database, Host, ListenAddress, Log, Metrics, Pooler, TlsSide, Tracing, User,
+    Auth, Authorities, Cluster, Database, Host, ListenAddress, Log, Metrics, Pooler, TlsSide,
+    Tracing, User,
 };
 use super::value::Address;
 use super::words::{
@@ -273,7 +274,17 @@ pub(crate) fn log(section: &Section) -> Log {
 
 /// `[tracing]`
 pub(crate) fn tracing(section: &Section) -> Tracing {
+    let values = section.values();
     Tracing {
-        otlp_endpoint: section.values().optional_text("otlp_endpoint"),
+        otlp_endpoint: values.optional_text("otlp_endpoint"),
+        sample_ratio: values.ratio("sample_ratio"),
+        headers: values.headers("headers"),
     }
+}
+
+/// By what the certificate of a collector is judged, if there is one to be.
+pub(crate) fn tracing_authorities(section: &Section, directory: &Path) -> Option<Authorities> {
+    let uri = tracing(section).traces_uri()?;
+    let ca = section.values().file("ca", directory);
+    (uri.scheme_str() == Some("https")).then_some(Authorities { ca })
 }

@@ -13,7 +13,7 @@ use pooler_protocol::hba::{
 use super::Config;
 use super::error::Problems;
 use super::section::Section;
-use super::types::{Auth, LdapTls};
+use super::types::{Auth, Authorities};
 use super::words::AuthType;
 
 /// See the module.
@@ -27,11 +27,11 @@ pub struct Hba {
 
 impl Hba {
     /// How LDAP servers are told from others, if a rule asks one by TLS.
-    pub(crate) fn ldap_tls(&self, section: &Section, directory: &Path) -> Option<LdapTls> {
+    pub(crate) fn ldap_tls(&self, section: &Section, directory: &Path) -> Option<Authorities> {
         let mut asked = self.rules.all().iter().filter_map(|r| r.ldap.as_ref());
         let encrypted = asked.any(|ldap| ldap.encryption != LdapEncryption::None);
         let ca = section.values().file("ldap_ca", directory);
-        encrypted.then_some(LdapTls { ca })
+        encrypted.then_some(Authorities { ca })
     }
 }
 

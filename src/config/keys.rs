@@ -99,6 +99,8 @@ pub(crate) enum Kind {
     Secret,
     /// A list of names.
     Names,
+    /// An inline table of headers of HTTP; their values are never shown.
+    Headers,
     /// A list of where to listen.
     Addresses,
     /// One "address:port"; empty: none.
@@ -137,6 +139,7 @@ impl Kind {
             Kind::File => ("file; empty: none".to_owned(), None),
             Kind::Secret => ("secret; empty: none".to_owned(), None),
             Kind::Names => ("list of names".to_owned(), None),
+            Kind::Headers => ("table of texts".to_owned(), None),
             Kind::Addresses => ("list of address:port or directory".to_owned(), None),
             Kind::Address => ("address:port; empty: off".to_owned(), None),
             Kind::Word(choice) => (choice.words.join(" | "), None),
@@ -186,69 +189,6 @@ impl Key {
             Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
             _ => names.concat(),
         }
-    }
-}
-
-/// A row with this default.
-pub(crate) const fn key(
-    home: &'static [Table],
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-) -> Key {
-    Key {
-        home,
-        again: &[],
-        name,
-        kind,
-        preset: Preset::Is(default),
-        restart: None,
-        doc: "",
-    }
-}
-
-/// A number of these; `zero` says what 0 means.
-pub(crate) const fn count(unit: &'static str, zero: Option<&'static str>) -> Kind {
-    Kind::Count {
-        unit,
-        zero,
-        max: 1_000_000,
-    }
-}
-
-/// A size; `zero` says what 0 means.
-pub(crate) const fn size(zero: Option<&'static str>) -> Kind {
-    Kind::Size { zero }
-}
-
-/// Any text; `empty` says what the empty one means.
-pub(crate) const fn text(empty: &'static str) -> Kind {
-    Kind::Text { empty }
-}
-
-/// A row that must be set.
-pub(crate) const fn required(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
-    Key {
-        home,
-        again: &[],
-        name,
-        kind,
-        preset: Preset::Required,
-        restart: None,
-        doc: "",
-    }
-}
-
-/// A row without a default.
-pub(crate) const fn optional(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
-    Key {
-        home,
-        again: &[],
-        name,
-        kind,
-        preset: Preset::Unset,
-        restart: None,
-        doc: "",
     }
 }
 

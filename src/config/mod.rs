@@ -21,9 +21,9 @@ mod build;
 mod error;
 mod hba;
 mod keys;
-mod not_yet;
 mod reader;
 mod reread;
+mod rows;
 mod section;
 mod settings;
 mod show;
@@ -53,7 +53,7 @@ pub use self::reread::SecretSource;
 pub use self::settings::PoolSettings;
 pub use self::show::ShownKey;
 pub use self::types::{
-    Auth, Cluster, Database, Host, LdapTls, Limit, ListenAddress, Log, Metrics, Pooler,
+    Auth, Authorities, Cluster, Database, Host, Limit, ListenAddress, Log, Metrics, Pooler,
     ServerLogin, Tls, TlsSide, Tracing, User,
 };
 pub use self::words::{
@@ -89,7 +89,7 @@ pub struct Config {
     pub log: Log,
     /// `[tracing]`
     pub tracing: Tracing,
-    /// What is legal and perhaps not meant, and what has no effect yet; with file, line and key.
+    /// What is legal and perhaps not meant; with file, line and key.
     pub warnings: Vec<String>,
     /// Keys of `[pooler]` that were changed while the pooler runs.
     assigned: BTreeSet<&'static str>,
@@ -272,6 +272,7 @@ impl Config {
                 client: build::tls_side(&document.tls_client, directory),
                 server: build::tls_side(&document.tls_server, directory),
                 ldap: ldap_tls,
+                otlp: build::tracing_authorities(&document.tracing, directory),
             },
             metrics: build::metrics(&document.metrics),
             log: build::log(&document.log),

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
+
 use super::keys::Table;
 use super::types::Limit;
 use super::value::{Address, SecretText, Value};
@@ -164,6 +166,13 @@ impl<'a> Values<'a> {
         match self.value(key) {
             Some(Value::Secret(secret)) => Some(secret).filter(|secret| !secret.0.is_empty()),
             other => bug(key, "a secret", other),
+        }
+    }
+
+    pub(crate) fn headers(&self, key: &str) -> Vec<(HeaderName, HeaderValue)> {
+        match self.value(key) {
+            Some(Value::Headers(headers)) => headers.clone(),
+            other => bug(key, "headers", other),
         }
     }
 

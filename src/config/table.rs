@@ -4,33 +4,16 @@
 //! and why one would change it. A new key is a row here and a field where its value is used; the
 //! example is written from the rows by the test that compares it.
 
-use super::keys::{Key, Kind, Table, count, key, optional, required, size, text};
+use super::keys::{Key, Kind, Table};
+use super::rows::{
+    AUTH, CLUSTER, DATABASE, DATABASE_AND_USER, DURATION, FOR_EVER, HOST, LOG, METRICS, NEVER,
+    POOLER, TLS, TLS_SERVER, TRACING, USER, count, key, optional, pool_key, required, size, text,
+};
 use super::value::EMPTY_NOT_ALLOWED;
 use super::words::{
     AuthType, LogFormat, LogLevel, OnSessionState, PoolMode, ReadConsistency, ReadFallback, Role,
     Route, Routing, TlsBinding, TlsMode, TlsNegotiation, TlsVersion,
 };
-
-const POOLER: &[Table] = &[Table::Pooler];
-const CLUSTER: &[Table] = &[Table::Cluster];
-const HOST: &[Table] = &[Table::Host];
-const DATABASE: &[Table] = &[Table::Database];
-const USER: &[Table] = &[Table::User];
-const DATABASE_AND_USER: &[Table] = &[Table::Database, Table::User];
-const AUTH: &[Table] = &[Table::Auth];
-const TLS: &[Table] = &[Table::TlsClient, Table::TlsServer];
-const TLS_SERVER: &[Table] = &[Table::TlsServer];
-const METRICS: &[Table] = &[Table::Metrics];
-const LOG: &[Table] = &[Table::Log];
-const TRACING: &[Table] = &[Table::Tracing];
-
-const NEVER: Kind = Kind::Duration {
-    zero: Some("never"),
-};
-const FOR_EVER: Kind = Kind::Duration {
-    zero: Some("for ever"),
-};
-const DURATION: Kind = Kind::Duration { zero: None };
 
 /// Every key there is.
 pub(crate) static KEYS: &[Key] = &[
@@ -539,15 +522,20 @@ pub(crate) static KEYS: &[Key] = &[
         .doc("Log the parameters of slow statements, which are data."),
     key(LOG, "connections", Kind::Flag, "false")
         .doc("Log every client that comes or goes. Useful with long connections only."),
-    key(TRACING, "otlp_endpoint", text("off"), r#""""#)
-        .restart("tracing.otlp_endpoint")
-        .doc(
-            "Send spans of transactions whose caller sent a traceparent: \
-             \"http://collector:4318\".",
-        ),
+    key(TRACING, "otlp_endpoint", text("off"), r#""""#).doc(
+        "Send spans of transactions whose caller records a trace and sends its traceparent (in a \
+             comment of a statement, by SET pooler.traceparent, as a startup option) to the collector at \
+             \"http://collector:4318\", by OTLP over HTTP; /v1/traces is appended.",
+    ),
+    key(TRACING, "sample_ratio", Kind::Ratio, "1").doc(
+        "Share of these traces of which spans are sent, chosen by the trace's id. Lower it where callers \
+             record more than the collector is to keep.",
+    ),
+    key(TRACING, "headers", Kind::Headers, "{}").doc(
+        "Sent with the spans, never shown: { authorization = \"Bearer ...\" }.",
+    ),
+    key(TRACING, "ca", Kind::File, r#""""#).doc(
+        "Authorities that vouch for a collector at https://, PEM. Without it, those that this system \
+             trusts; the collector's name is always checked.",
+    ),
 ];
-
-/// A key of `[pooler]` that a database or a user may set again.
-const fn pool_key(name: &'static str, kind: Kind, default: &'static str) -> Key {
-    key(POOLER, name, kind, default).again(DATABASE_AND_USER)
-}

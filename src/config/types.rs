@@ -9,6 +9,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
 use pooler_protocol::auth::Secret;
 
 use super::settings::PoolSettings;
@@ -307,13 +309,15 @@ pub struct Tls {
     /// The pooler to PostgreSQL.
     pub server: TlsSide,
     /// The pooler to LDAP servers, if a rule asks one that way.
-    pub ldap: Option<LdapTls>,
+    pub ldap: Option<Authorities>,
+    /// The pooler to a collector of traces, if that is asked for by https.
+    pub otlp: Option<Authorities>,
 }
 
-/// `[auth]`: by what certificates of LDAP servers are judged.
+/// By what certificates of others than clients and servers are judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LdapTls {
-    /// `ldap_ca`; none: as this system has it.
+pub struct Authorities {
+    /// `auth.ldap_ca`, `tracing.ca`; none: as this system has it.
     pub ca: Option<PathBuf>,
 }
 
@@ -367,8 +371,24 @@ pub struct Log {
 }
 
 /// `[tracing]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tracing {
     /// Where spans are sent; none: nowhere.
     pub otlp_endpoint: Option<String>,
+    /// Of the traces that callers record, how many have spans here: 0 to 1.
+    pub sample_ratio: f64,
+    /// Sent along; their values are not in what `Debug` shows.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Tracing {
+    /// Where spans are posted, if the endpoint is a URL of http or https.
+    pub fn traces_uri(&self) -> Option<Uri> {
+        let endpoint = self.otlp_endpoint.as_deref()?;
+        let uri: Uri = format!("{}/v1/traces", endpoint.trim_end_matches('/'))
+            .parse()
+            .ok()?;
+        let known = matches!(uri.scheme_str(), Some("http" | "https"));
+        (known && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
+    }
 }

@@ -9,7 +9,6 @@ use super::Config;
 use super::error::Problems;
 use super::hba;
 use super::keys;
-use super::not_yet;
 use super::reader::Document;
 use super::section::{Section, Values};
 use super::types::{Cluster, ListenAddress, TlsSide};
@@ -36,7 +35,6 @@ pub(crate) fn check(config: &Config, document: &Document, problems: &mut Problem
     check_tls_to_clients(&config.tls.client, &document.tls_client, problems);
     check_tls_to_servers(&config.tls.server, &document.tls_server, problems);
     check_tracing(config, &document.tracing, problems);
-    not_yet::report(document, problems);
 }
 
 fn check_pooler(config: &Config, section: &Section, problems: &mut Problems) {
@@ -393,9 +391,13 @@ fn check_tracing(config: &Config, section: &Section, problems: &mut Problems) {
     let Some(endpoint) = &config.tracing.otlp_endpoint else {
         return;
     };
-    if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-        let key = "otlp_endpoint";
-        let message = format!("{endpoint:?} is not a URL; write \"http://collector:4318\"");
-        problems.error(section.line_of(key), section.place(key), message);
-    }
+    let message = if endpoint.contains('@') {
+        "names a user; write that into headers".to_owned()
+    } else if config.tracing.traces_uri().is_none() {
+        format!("{endpoint:?} is not a URL; write \"http://collector:4318\"")
+    } else {
+        return;
+    };
+    let key = "otlp_endpoint";
+    problems.error(section.line_of(key), section.place(key), message);
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
 use toml::de::{DeInteger, DeValue};
 
 use super::keys::{Choice, Kind};
@@ -29,6 +30,8 @@ pub(crate) enum Value {
     Text(String),
     Secret(SecretText),
     Names(Vec<String>),
+    /// What they say is marked as sensitive.
+    Headers(Vec<(HeaderName, HeaderValue)>),
     Addresses(Vec<Address>),
     /// None: off.
     Address(Option<SocketAddr>),
@@ -78,6 +81,7 @@ impl Value {
             Kind::File => plain_text(value).map(|file| Value::Text(file.to_owned())),
             Kind::Secret => secret(value).map(Value::Secret),
             Kind::Names => list(value, "names", name).map(Value::Names),
+            Kind::Headers => headers(value).map(Value::Headers),
             Kind::Addresses => list(value, "addresses", listen_address).map(Value::Addresses),
             Kind::Address => metrics_address(value).map(Value::Address),
             Kind::Word(choice) => word(choice, plain_text(value)?).map(Value::Word),
@@ -132,6 +136,11 @@ impl Value {
             Value::Text(text) => text.clone(),
             Value::Secret(_) => "(not shown)".to_owned(),
             Value::Names(names) => names.join(", "),
+            Value::Headers(headers) => headers
+                .iter()
+                .map(|(name, _)| format!("{name} (not shown)"))
+                .collect::<Vec<_>>()
+                .join(", "),
             Value::Addresses(addresses) => addresses
                 .iter()
                 .map(Address::to_string)
@@ -289,6 +298,27 @@ fn name(text: &str) -> Result<String, String> {
         "" => Err("contains an empty name; remove it".to_owned()),
         name => Ok(name.to_owned()),
     }
+}
+
+/// Headers of HTTP, whose values no message may repeat.
+fn headers(value: &DeValue<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let expected = "expected a table such as { authorization = \"...\" }";
+    let table = value
+        .as_table()
+        .ok_or_else(|| format!("{expected}, not {}", value.type_str()))?;
+    let mut headers = Vec::new();
+    for (name, value) in table {
+        let name = name.get_ref().as_ref();
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("{name:?} is not the name of a header"))?;
+        let text = value.get_ref().as_str();
+        let value = text.and_then(|text| HeaderValue::from_str(text).ok());
+        let mut value =
+            value.ok_or_else(|| format!("{name}: its value is none that a header can have"))?;
+        value.set_sensitive(true);
+        headers.push((parsed, value));
+    }
+    Ok(headers)
 }
 
 fn word(choice: Choice, text: &str) -> Result<&'static str, String> {

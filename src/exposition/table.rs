@@ -368,6 +368,26 @@ pub(super) static ROWS: &[Row] = &[
         &[],
         Each::Once(|_, out| out.counter(&[], crate::log::dropped())),
     ),
+    counter(
+        "pooler_spans_exported_total",
+        Unit::None,
+        "Spans of traces that the collector has taken.",
+        &[],
+        Each::Once(|all, out| out.counter(&[], load(&all.registry.spans.counts.exported))),
+    ),
+    counter(
+        "pooler_spans_dropped_total",
+        Unit::None,
+        "Spans that the collector has not: no room in the queue, it is away or busy, it refused them, or tracing ended.",
+        &["reason"],
+        Each::Once(|all, out| {
+            let counts = &all.registry.spans.counts;
+            out.counter(&[("reason", "queue_full")], load(&counts.full))?;
+            out.counter(&[("reason", "unavailable")], load(&counts.unavailable))?;
+            out.counter(&[("reason", "refused")], load(&counts.refused))?;
+            out.counter(&[("reason", "stopped")], load(&counts.stopped))
+        }),
+    ),
     gauge(
         "pooler_build_info",
         Unit::None,

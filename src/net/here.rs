@@ -70,6 +70,12 @@ pub fn networks() -> io::Result<Vec<(IpAddr, IpAddr)>> {
         .collect())
 }
 
+/// This machine's name for itself.
+#[must_use]
+pub fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
 /// The name of a user of this machine.
 pub async fn user_name(uid: u32) -> Option<String> {
     let asked = blocking(move || {

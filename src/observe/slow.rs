@@ -2,10 +2,8 @@
 
 use std::fmt::Write;
 
-use pooler_protocol::route::{
-    TRACEPARENT_SETTING, TraceParent, mask, may_name_secret, trace_parent,
-};
-use pooler_protocol::settings::Settings;
+use pooler_protocol::frame::split_cstr;
+use pooler_protocol::route::{mask, may_name_secret};
 
 use super::Statement;
 use crate::config::Log;
@@ -23,8 +21,6 @@ pub struct Origin<'a> {
     pub peer: Peer,
     /// What the client calls itself.
     pub application_name: &'a str,
-    /// What the session is set to.
-    pub settings: &'a Settings,
     /// Host and port.
     pub server: &'a str,
 }
@@ -34,10 +30,6 @@ pub fn log_slow(statement: &Statement, origin: &Origin<'_>, log: &Log) {
     if log.slow_query_sample_rate < 1.0 && rand::random::<f64>() >= log.slow_query_sample_rate {
         return;
     }
-    let said = trace_parent(&statement.text).or_else(|| {
-        let set = origin.settings.find(TRACEPARENT_SETTING)?;
-        TraceParent::parse(set.as_bytes())
-    });
     let sqlstate = statement.sqlstate.as_ref();
     // Fields that are none are left out.
     tracing::info!(
@@ -53,14 +45,14 @@ pub fn log_slow(statement: &Statement, origin: &Origin<'_>, log: &Log) {
         rows = statement.rows,
         bytes = statement.bytes,
         sqlstate = sqlstate.map(|code| String::from_utf8_lossy(code).into_owned()),
-        trace_id = said.map(|caller| hex(&caller.trace_id)),
+        trace_id = statement.caller.map(|caller| hex(&caller.trace_id)),
         statement = shown(statement, log),
         parameters = parameters(statement, log),
         "slow statement"
     );
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // A string takes everything.
         let _written = write!(text, "{byte:02x}");
@@ -88,8 +80,7 @@ fn parameters(statement: &Statement, log: &Log) -> Option<String> {
     }
     let mut rest = &statement.bind[..];
     for _name in 0..2 {
-        let end = rest.iter().position(|b| *b == 0)?;
-        rest = &rest[end + 1..];
+        rest = split_cstr(rest)?.1;
     }
     let formats = take_i16(&mut rest)?;
     let formats: Vec<i16> = (0..formats).map_while(|_| take_i16(&mut rest)).collect();

@@ -1,15 +1,31 @@
 //! What is kept of the work of one server while a client uses it: enough to say of a statement, when it turns out to
-//! have been slow, what it was.
+//! have been slow, what it was, and to make spans of a transaction whose caller records a trace.
+//!
+//! ```text
+//!   a transaction:  nobody's --a text that is sent names such a caller--> expected
+//!                   expected --its batch is answered--> followed
+//!                   expected --all is answered, and that was not it after all--> nobody's
+//!                   followed --it ends, or breaks--> nobody's, and news for the session
+//! ```
+//! Who the caller of a batch is, is decided when it is answered, because in a pipeline the batches of several
+//! transactions are under way. A caller may be named by any statement, since drivers send BEGIN by themselves: the
+//! first that is named counts, and what was done before has no span of its own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pooler_protocol::route::TraceParent;
+
+use super::transaction::{Broken, Caller, Step, Transaction};
 use crate::metrics::SqlState;
 
 /// Bytes of batches that are kept: the front of them is enough to say what they were.
 const KEPT_LEN_MAX: usize = 8 * 1024;
 
-/// Slow statements that may wait for the session, which takes them at the end of each poll.
+/// Slow statements, and transactions, that may wait for the session, which takes them at the end of each poll.
 const NEWS_MAX: usize = 256;
+
+/// Statements of a transaction that have a span each.
+pub const STEPS_MAX: usize = 64;
 
 /// A request and its answer.
 #[derive(Debug)]
@@ -28,6 +44,8 @@ pub struct Statement {
     pub bytes: u64,
     /// Its error.
     pub sqlstate: Option<SqlState>,
+    /// Who asked, if that is known.
+    pub caller: Option<TraceParent>,
 }
 
 /// See the module.
@@ -43,7 +61,19 @@ pub struct Watch {
     received: u64,
     /// Those of them that belong to answers before this one.
     received_before: u64,
+    /// What the transaction waited for this server, until that ends.
+    waited: Duration,
+    /// How long it took to open this server.
+    opening: Duration,
+    /// Somebody who records a trace has asked for something that is not answered: the first.
+    expected: Option<Box<Caller>>,
+    /// While somebody is expected or followed: when each command of the batch was done, and its rows.
+    commands: Vec<(Instant, u64)>,
+    followed: Option<Box<Transaction>>,
     slow: Vec<Statement>,
+    traced: Vec<Transaction>,
+    /// Spans of transactions for which there was no room among those.
+    lost: u64,
 }
 
 impl Watch {
@@ -64,6 +94,12 @@ impl Watch {
         &self.kept
     }
 
+    /// What they are is not known before all is answered: it was not looked at from the beginning.
+    pub fn begin_late(&mut self) {
+        self.forget_all();
+        self.is_cut = true;
+    }
+
     /// The first `len` bytes of them are answered.
     pub fn forget(&mut self, len: usize) {
         if self.is_cut || len >= self.kept.len() {
@@ -78,6 +114,100 @@ impl Watch {
     pub fn forget_all(&mut self) {
         self.kept.clear();
         self.is_cut = false;
+        if self.expected.is_some() {
+            self.expected = None;
+        }
+    }
+
+    /// It took so long to open this server.
+    pub fn note_opening(&mut self, took: Duration) {
+        self.opening = took;
+    }
+
+    /// A caller who records its trace has asked for something.
+    #[cold]
+    pub fn expect(&mut self, caller: Caller) {
+        self.expected.get_or_insert_with(|| Box::new(caller));
+    }
+
+    /// Whether what is answered is to be looked at for the sake of a trace.
+    #[inline]
+    #[must_use]
+    pub fn is_close(&self) -> bool {
+        self.expected.is_some() || self.followed.is_some()
+    }
+
+    /// Who was expected first.
+    #[must_use]
+    pub fn expected(&self) -> Option<&Caller> {
+        self.expected.as_deref()
+    }
+
+    /// The first request of a transaction had waited so long for this server.
+    #[inline]
+    pub fn note_waited(&mut self, waited: Duration) {
+        self.waited = waited;
+    }
+
+    /// The transaction that runs is this caller's, and began then; nothing if one is followed already. `born`
+    /// says when a server was opened that nobody has had before.
+    pub fn follow(&mut self, caller: Caller, began: Instant, born: Option<Instant>) {
+        if self.followed.is_some() {
+            return;
+        }
+        let mut transaction = Transaction::new(caller, began, self.waited);
+        let opened = born.filter(|_| !self.waited.is_zero());
+        let opening = self.opening;
+        transaction.opening = opened.and_then(|born| Some((born.checked_sub(opening)?, born)));
+        self.followed = Some(Box::new(transaction));
+    }
+
+    /// Whether the transaction that runs is followed.
+    #[must_use]
+    pub fn followed(&self) -> Option<&Transaction> {
+        self.followed.as_deref()
+    }
+
+    /// A statement of it has ended.
+    pub fn push(&mut self, step: Step) {
+        if let Some(followed) = &mut self.followed {
+            followed.push(step);
+        }
+    }
+
+    /// Takes when each command of the batch was done, and its rows.
+    #[must_use]
+    pub fn take_commands(&mut self) -> Vec<(Instant, u64)> {
+        std::mem::take(&mut self.commands)
+    }
+
+    /// The transaction that runs has ended.
+    #[inline]
+    pub fn end_transaction(&mut self, now: Instant) {
+        self.waited = Duration::ZERO;
+        if self.followed.is_some() {
+            self.end_followed(now, None);
+        }
+    }
+
+    /// The transaction that runs does not come to its end.
+    pub fn break_transaction(&mut self, now: Instant, broken: Broken) {
+        self.end_followed(now, Some(broken));
+    }
+
+    #[cold]
+    fn end_followed(&mut self, now: Instant, broken: Option<Broken>) {
+        let Some(mut transaction) = self.followed.take() else {
+            return;
+        };
+        transaction.ended = now;
+        transaction.broken = broken;
+        self.commands = Vec::new();
+        if self.traced.len() < NEWS_MAX {
+            self.traced.push(*transaction);
+        } else {
+            self.lost += transaction.spans();
+        }
     }
 
     /// A statement has ended, with this tag (PostgreSQL documentation, CommandComplete).
@@ -94,12 +224,25 @@ impl Watch {
             unit = unit.wrapping_mul(10);
         }
         self.rows = self.rows.wrapping_add(rows);
+        if self.is_close() {
+            self.note_command_closely(rows);
+        }
     }
 
     /// An error of its own.
     #[cold]
     pub fn note_error(&mut self, sqlstate: &str) {
         self.sqlstate = SqlState::try_from(sqlstate.as_bytes()).ok();
+        if self.is_close() {
+            self.note_command_closely(0);
+        }
+    }
+
+    #[cold]
+    fn note_command_closely(&mut self, rows: u64) {
+        if self.commands.len() < STEPS_MAX {
+            self.commands.push((Instant::now(), rows));
+        }
     }
 
     /// So many bytes were read and judged.
@@ -122,13 +265,17 @@ impl Watch {
         )
     }
 
-    /// The client has left, in the middle of its work perhaps.
+    /// The client has left, in the middle of its work perhaps: what it did concerns nobody any more.
     #[inline]
     pub fn abandon(&mut self) {
         self.forget_all();
         self.rows = 0;
         self.sqlstate = None;
         self.received_before = self.received;
+        self.waited = Duration::ZERO;
+        if self.followed.is_some() {
+            self.followed = None;
+        }
     }
 
     /// What has just ended was slow.
@@ -142,14 +289,21 @@ impl Watch {
     /// Whether there is something for the session to tell.
     #[inline]
     #[must_use]
-    pub fn has_slow(&self) -> bool {
-        !self.slow.is_empty()
+    pub fn has_news(&self) -> bool {
+        !self.slow.is_empty() || !self.traced.is_empty()
     }
 
-    /// Takes it.
+    /// Takes what was slow.
     #[must_use]
     pub fn take_slow(&mut self) -> Vec<Statement> {
         std::mem::take(&mut self.slow)
+    }
+
+    /// Takes the transactions that have ended and were followed, and how many spans of further ones were lost.
+    #[must_use]
+    pub fn take_traced(&mut self) -> (Vec<Transaction>, u64) {
+        let lost = std::mem::take(&mut self.lost);
+        (std::mem::take(&mut self.traced), lost)
     }
 }
 

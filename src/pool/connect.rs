@@ -62,10 +62,11 @@ impl LocalPool {
         }
     }
 
-    fn opened(self: &Rc<Self>, birth: Birth, server: Server, times: LoginTimes) {
+    fn opened(self: &Rc<Self>, birth: Birth, mut server: Server, times: LoginTimes) {
         let counters = self.counters();
         counters.connect_seconds.record(times.connect);
         counters.login_seconds.record(times.login);
+        server.watch.note_opening(times.connect + times.login);
         let pool = self.shared();
         pool.note_welcome(&server.welcome);
         let now = Instant::now();

@@ -43,6 +43,7 @@ pub use position::asks_position;
 pub(crate) use questions::may_name_statement;
 pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};
 pub use stint::{Again, Rerun, Stint, each_message, first_batch_len, forget_names};
+pub use watching::break_transaction;
 
 /// What the relay does differently for one client and another.
 #[derive(Debug, Clone, Copy)]
@@ -244,7 +245,7 @@ impl Relay<'_> {
         if let Some(began) = self.meter.query {
             self.counters.query_seconds.record(now - began);
             if self.rules.attention.is_on {
-                self.watch_end(now - began, at);
+                self.watch_end(began, now, at);
             }
         }
         let more = self.server.ledger.outstanding() > 0;
@@ -256,6 +257,9 @@ impl Relay<'_> {
             self.counters.transactions.add(1);
             if let Some(began) = self.meter.transaction {
                 self.counters.transaction_seconds.record(now - began);
+            }
+            if self.rules.attention.traces {
+                self.server.watch.end_transaction(now);
             }
             self.meter.transaction = more.then_some(now);
             self.meter.idle_since = None;

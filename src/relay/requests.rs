@@ -232,8 +232,8 @@ impl Relay<'_> {
             self.ask_behind(&shape, before, &mut splice);
         }
         self.note_replay(repeatable, &input[..used], &shape);
-        if self.rules.attention.is_on && !self.server.replay.running {
-            self.server.watch.keep(&input[..used]);
+        if self.rules.attention.is_on {
+            self.watch_sent(&input[..used]);
         }
         if was_idle && self.server.ledger.outstanding() > 0 {
             self.server.running.note(input);
@@ -338,6 +338,7 @@ impl Relay<'_> {
             tag::QUERY if !whole && header.len <= DEALLOCATE_LEN_MAX => return Ok(Step::More),
             tag::QUERY => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);
+                self.look_for_caller(text);
                 if whole && let Some(step) = self.enter_by_name(text, here, shape, splice) {
                     return Ok(step);
                 }

@@ -82,6 +82,7 @@ impl Relay<'_> {
             self.request(Request::Parse, 0);
             return Ok(self.keep(header, here, at, splice));
         };
+        self.look_for_caller(view.query());
         if shape.messages == 1 {
             self.forget_sequences(scan(view.query()), shape, splice);
         }

@@ -1,30 +1,81 @@
-//! What the relay sees of a statement that turns out to be slow.
+//! What the relay sees of a statement that turns out to be slow, and of a transaction whose caller records a trace.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pooler_protocol::frame::{HEADER_LEN, Header};
+use pooler_protocol::frame::{HEADER_LEN, Header, split_cstr, up_to_nul};
 use pooler_protocol::frontend::{BindView, ParseView, tag};
+use pooler_protocol::prepared::ClientStatements;
+use pooler_protocol::route::{TraceParent, may_have_comment, trace_parent, trace_state};
 
-use super::{Relay, first_batch_len};
-use crate::observe::Statement;
+use super::{ClientSide, Meter, Relay, first_batch_len};
+use crate::metrics::SqlState;
+use crate::observe::{Attention, Broken, Caller, STEPS_MAX, Statement, Step};
+use crate::server::Server;
+
+/// What is known of a batch that is answered.
+struct Answered {
+    began: Instant,
+    ended: Instant,
+    waited: Duration,
+    rows: u64,
+    bytes: u64,
+    sqlstate: Option<SqlState>,
+}
 
 impl Relay<'_> {
-    /// A request is answered, by what ends at `at` of what is being read, after so long.
+    /// The client sends this text.
     #[inline]
-    pub(super) fn watch_end(&mut self, ran: Duration, at: usize) {
+    pub(super) fn look_for_caller(&mut self, text: &[u8]) {
+        if self.rules.attention.traces && may_have_comment(text) {
+            self.expect_caller_of(text);
+        }
+    }
+
+    #[cold]
+    fn expect_caller_of(&mut self, text: &[u8]) {
+        let caller = trace_parent(text).filter(|caller| self.rules.attention.records(caller));
+        if let Some(parent) = caller
+            && !self.server.replay.running
+        {
+            let state = trace_state(text);
+            self.server.watch.expect(Caller { parent, state });
+        }
+    }
+
+    /// What was sent is kept until it is answered.
+    #[inline]
+    pub(super) fn watch_sent(&mut self, sent: &[u8]) {
+        if self.server.replay.running {
+            return;
+        }
+        self.server.watch.keep(sent);
+        if let Some(parent) = self.client.settings.caller()
+            && self.rules.attention.records(parent)
+        {
+            let (parent, state) = (*parent, None);
+            self.server.watch.expect(Caller { parent, state });
+        }
+    }
+
+    /// A request is answered, by what ends at `at` of what is being read.
+    #[inline]
+    pub(super) fn watch_end(&mut self, began: Instant, ended: Instant, at: usize) {
         let waited = std::mem::take(&mut self.meter.waited);
+        if !waited.is_zero() {
+            self.server.watch.note_waited(waited);
+        }
         let (rows, bytes, sqlstate) = self.server.watch.take_numbers(at);
-        if waited + ran >= self.rules.attention.slow {
-            let (text, bind) = self.first_kept();
-            self.server.watch.note_slow(Statement {
-                text,
-                bind,
-                ran,
+        let is_slow = waited + (ended - began) >= self.rules.attention.slow;
+        if is_slow || self.server.watch.is_close() {
+            let answered = Answered {
+                began,
+                ended,
                 waited,
                 rows,
                 bytes,
                 sqlstate,
-            });
+            };
+            self.look_closely(&answered, is_slow);
         }
         if self.server.ledger.outstanding() == 0 {
             self.server.watch.forget_all();
@@ -35,55 +86,254 @@ impl Relay<'_> {
         }
     }
 
-    /// The text of the oldest batch that is kept, and the body of its first Bind. The last message that is kept may
-    /// be the front of a longer one.
     #[cold]
-    fn first_kept(&self) -> (Vec<u8>, Vec<u8>) {
-        let kept = self.server.watch.kept();
-        let batch = &kept[..first_batch_len(kept).unwrap_or(kept.len())];
-        let (mut text, mut bind) = (None, Vec::new());
-        let mut at = 0;
-        while let Ok(Some(header)) = Header::read(&batch[at..]) {
-            let end = (at + header.len).min(batch.len());
-            let is_whole = end == at + header.len;
-            let body = batch.get(at + HEADER_LEN..end).unwrap_or_default();
-            match header.tag {
-                tag::QUERY => text = text.or(Some(up_to_zero(body))),
-                tag::PARSE => {
-                    let query = match ParseView::read(body) {
-                        Some(view) => view.query(),
-                        None => up_to_zero(&body[(up_to_zero(body).len() + 1).min(body.len())..]),
-                    };
-                    text = text.or(Some(query));
-                }
-                tag::BIND if bind.is_empty() => {
-                    if is_whole {
-                        bind = body.to_vec();
-                    }
-                    if text.is_none()
-                        && let Some(view) = BindView::read(body)
-                    {
-                        text = self.text_of(view.statement);
-                    }
-                }
-                _ => {}
-            }
-            at = end;
+    fn look_closely(&mut self, answered: &Answered, is_slow: bool) {
+        let batch = Batch::first_kept(self.server, self.client);
+        if is_slow {
+            let followed = self.server.watch.followed();
+            let caller = batch.said.as_ref().map(|caller| caller.parent);
+            let caller = caller.or_else(|| followed.map(|it| it.caller.parent));
+            let first = batch.works.first();
+            self.server.watch.note_slow(Statement {
+                text: first.map_or(Vec::new(), |work| work.text.clone()),
+                bind: first.map_or(Vec::new(), |work| work.bind.clone()),
+                ran: answered.ended - answered.began,
+                waited: answered.waited,
+                rows: answered.rows,
+                bytes: answered.bytes,
+                sqlstate: answered.sqlstate,
+                caller: caller.or_else(|| self.client.settings.caller().copied()),
+            });
         }
-        (text.unwrap_or_default().to_vec(), bind)
-    }
-
-    fn text_of(&self, name: &[u8]) -> Option<&[u8]> {
-        let statements = &self.client.statements;
-        let statement = match name {
-            b"" => statements.unnamed(),
-            name => statements.find(name),
-        };
-        statement.map(|statement| statement.query())
+        let began = self.meter.transaction.unwrap_or(answered.began);
+        follow(self.server, &batch, began, &self.rules.attention);
+        if self.server.watch.followed().is_some() {
+            push_steps(self.server, batch, answered);
+        }
     }
 }
 
-fn up_to_zero(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().position(|b| *b == 0);
-    &bytes[..end.unwrap_or(bytes.len())]
+/// The client leaves this server, or is left by it: if a transaction was under way whose caller records a trace, it is
+/// news now, with what was not answered as its last statement.
+#[cold]
+pub fn break_transaction(
+    server: &mut Server,
+    client: &ClientSide,
+    meter: &Meter,
+    attention: &Attention,
+    broken: Broken,
+) {
+    let now = Instant::now();
+    let began = meter.query.or(meter.transaction).unwrap_or(now);
+    if !meter.waited.is_zero() {
+        server.watch.note_waited(meter.waited);
+    }
+    if !server.watch.kept().is_empty() {
+        let batch = Batch::first_kept(server, client);
+        follow(
+            server,
+            &batch,
+            meter.transaction.unwrap_or(began),
+            attention,
+        );
+        if server.watch.followed().is_some() && !batch.works.is_empty() {
+            let (rows, _, sqlstate) = server.watch.take_numbers(0);
+            let answered = Answered {
+                began,
+                ended: now,
+                waited: meter.waited,
+                rows,
+                bytes: 0,
+                sqlstate: sqlstate.or(broken.sqlstate),
+            };
+            push_steps(server, batch, &answered);
+        }
+    }
+    server.watch.break_transaction(now, broken);
+}
+
+/// Follows the transaction that began then, if the batch says, or the session, that its caller records a trace.
+fn follow(server: &mut Server, batch: &Batch, began: Instant, attention: &Attention) {
+    let said = batch.said.as_ref();
+    let said = said.filter(|caller| attention.records(&caller.parent));
+    // A batch that was not kept to its end may have said it there; what a session is set to is not in its text.
+    let expected = server.watch.expected();
+    let expected = expected.filter(|_| batch.said.is_none());
+    let expected = expected.filter(|caller| batch.is_cut || batch.set == Some(caller.parent));
+    if let Some(caller) = said.or(expected).cloned() {
+        let born = (!server.used).then_some(server.born);
+        server.watch.follow(caller, began, born);
+    }
+}
+
+/// One for each statement of the batch; what an error has kept from running has none.
+fn push_steps(server: &mut Server, batch: Batch, answered: &Answered) {
+    let commands = server.watch.take_commands();
+    let mut works = batch.works;
+    if answered.sqlstate.is_some() {
+        works.truncate(commands.len().max(1));
+    }
+    let last = works.len().saturating_sub(1);
+    let mut began = answered.began;
+    for (n, work) in works.into_iter().enumerate() {
+        let command = commands.get(n).filter(|_| n < last);
+        let (ended, rows) = command.copied().unwrap_or_else(|| {
+            // A Query can hold several statements.
+            let before: u64 = commands.iter().take(n).map(|(_, rows)| rows).sum();
+            (answered.ended, answered.rows.saturating_sub(before))
+        });
+        server.watch.push(Step {
+            text: work.text,
+            began,
+            ended,
+            rows,
+            sqlstate: answered.sqlstate.filter(|_| n == last),
+            caller: work.caller,
+        });
+        began = ended;
+    }
+}
+
+/// A statement in a batch.
+#[derive(Default)]
+struct Work {
+    text: Vec<u8>,
+    /// The body of its Bind, if all of it is here.
+    bind: Vec<u8>,
+    caller: Option<Caller>,
+}
+
+/// What a batch says that is answered.
+#[derive(Default)]
+struct Batch {
+    /// In the order in which it runs; at most [`STEPS_MAX`].
+    works: Vec<Work>,
+    /// The first caller that is named in it.
+    said: Option<Caller>,
+    /// Whom the session names.
+    set: Option<TraceParent>,
+    /// Its end was not kept.
+    is_cut: bool,
+}
+
+impl Batch {
+    /// The oldest batch that is kept. The last message that is kept may be the front of a longer one.
+    fn first_kept(server: &Server, client: &ClientSide) -> Self {
+        let kept = server.watch.kept();
+        let len = first_batch_len(kept);
+        let batch = &kept[..len.unwrap_or(kept.len())];
+        let mut read = Reader {
+            batch: Self {
+                set: client.settings.caller().copied(),
+                is_cut: len.is_none(),
+                ..Self::default()
+            },
+            statements: &client.statements,
+            parsed: Vec::new(),
+            bound: Vec::new(),
+        };
+        let mut at = 0;
+        while let Ok(Some(header)) = Header::read(&batch[at..]) {
+            let end = (at + header.len).min(batch.len());
+            let body = batch.get(at + HEADER_LEN..end).unwrap_or_default();
+            read.message(header.tag, body, end == at + header.len);
+            at = end;
+        }
+        read.end()
+    }
+}
+
+/// Finds the texts of what is executed.
+struct Reader<'a> {
+    batch: Batch,
+    statements: &'a ClientStatements,
+    /// Statements of this batch, by name.
+    parsed: Vec<(&'a [u8], &'a [u8])>,
+    /// Portals of this batch, by name: statement and Bind.
+    bound: Vec<(&'a [u8], &'a [u8], &'a [u8])>,
+}
+
+impl<'a> Reader<'a> {
+    fn message(&mut self, tag: u8, body: &'a [u8], is_whole: bool) {
+        match tag {
+            tag::QUERY => {
+                let text = up_to_nul(body);
+                self.hear(text);
+                self.push(text, b"");
+            }
+            tag::PARSE => {
+                let (name, query) = match ParseView::read(body) {
+                    Some(view) => (view.name, view.query()),
+                    None => split_cstr(body)
+                        .map_or((body, &b""[..]), |(name, rest)| (name, up_to_nul(rest))),
+                };
+                self.hear(query);
+                self.parsed.retain(|(known, _)| *known != name);
+                self.parsed.push((name, query));
+            }
+            tag::BIND => {
+                if let Some(view) = BindView::read(body) {
+                    let bind = if is_whole { body } else { b"" };
+                    self.bound.retain(|(known, ..)| *known != view.portal);
+                    self.bound.push((view.portal, view.statement, bind));
+                }
+            }
+            tag::EXECUTE => {
+                let (portal, _) = split_cstr(body).unwrap_or_default();
+                let bound = self.bound.iter().find(|(known, ..)| *known == portal);
+                let (statement, bind) = bound.map_or((&b""[..], &b""[..]), |b| (b.1, b.2));
+                let text = bound.and_then(|_| self.text_of(statement));
+                self.push(text.unwrap_or_default(), bind);
+            }
+            tag::FUNCTION_CALL => self.push(b"", b""),
+            _ => {}
+        }
+    }
+
+    fn text_of(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let parsed = self.parsed.iter().find(|(known, _)| *known == name);
+        parsed.map(|(_, text)| *text).or_else(|| {
+            let statement = match name {
+                b"" => self.statements.unnamed(),
+                name => self.statements.find(name),
+            };
+            statement.map(|statement| statement.query())
+        })
+    }
+
+    fn hear(&mut self, text: &[u8]) {
+        if self.batch.said.is_none() {
+            self.batch.said = caller_of(text);
+        }
+    }
+
+    fn push(&mut self, text: &[u8], bind: &[u8]) {
+        if self.batch.works.len() < STEPS_MAX {
+            self.batch.works.push(Work {
+                text: text.to_vec(),
+                bind: bind.to_vec(),
+                caller: caller_of(text),
+            });
+        }
+    }
+
+    /// What executes nothing, or was not kept so far, is known by what it parses or binds.
+    fn end(mut self) -> Batch {
+        if self.batch.works.is_empty() {
+            let bound = self.bound.first().copied();
+            let parsed = self.parsed.first().map(|(_, text)| *text);
+            let text = parsed.or_else(|| self.text_of(bound?.1));
+            if parsed.is_some() || bound.is_some() {
+                let bind = bound.map_or(&b""[..], |bound| bound.2);
+                self.push(text.unwrap_or_default(), bind);
+            }
+        }
+        self.batch
+    }
+}
+
+fn caller_of(text: &[u8]) -> Option<Caller> {
+    let parent = trace_parent(text)?;
+    let state = trace_state(text);
+    Some(Caller { parent, state })
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use pooler_protocol::frame::up_to_nul;
 use pooler_protocol::frontend;
 use pooler_protocol::ledger::{Deal, Ledger, Request, Reusable, Sent};
 use pooler_protocol::prepared::{
@@ -41,10 +42,10 @@ pub use welcome::Welcome;
 
 /// The text of a Parse, behind the name, without the caller's trace in its comments.
 fn without_caller(text: &[u8]) -> Cow<'_, [u8]> {
-    let query = text.iter().position(|b| *b == 0).unwrap_or(text.len());
-    match route::without_caller(&text[..query]) {
+    let query = up_to_nul(text);
+    match route::without_caller(query) {
         Cow::Borrowed(_) => Cow::Borrowed(text),
-        Cow::Owned(without) => Cow::Owned([&without[..], &text[query..]].concat()),
+        Cow::Owned(without) => Cow::Owned([&without[..], &text[query.len()..]].concat()),
     }
 }
 

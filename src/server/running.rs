@@ -3,7 +3,7 @@
 //! Only the front of the first batch is kept, in place: noting it allocates nothing and looks at
 //! nothing. What it says is found out by whoever asks.
 
-use pooler_protocol::frame::HEADER_LEN;
+use pooler_protocol::frame::{HEADER_LEN, split_cstr, up_to_nul};
 use pooler_protocol::frontend::{BindView, tag};
 
 /// Bytes kept.
@@ -52,12 +52,11 @@ impl Running {
         let Some(body) = front.get(HEADER_LEN..) else {
             return Sent::Other;
         };
-        let text = |body: &'_ [u8]| body.iter().position(|&b| b == 0).unwrap_or(body.len());
         match front[0] {
-            tag::QUERY => Sent::Text(&body[..text(body)]),
+            tag::QUERY => Sent::Text(up_to_nul(body)),
             tag::PARSE => {
-                let query = body.get(text(body) + 1..).unwrap_or_default();
-                Sent::Text(&query[..text(query)])
+                let (_name, query) = split_cstr(body).unwrap_or_default();
+                Sent::Text(up_to_nul(query))
             }
             tag::BIND => BindView::read(body).map_or(Sent::Other, |b| Sent::Statement(b.statement)),
             _ => Sent::Other,

@@ -25,7 +25,7 @@ use super::certificate::end_point_hash;
 use super::handshake::{self, Dear};
 use super::verify::ServerCheck;
 use super::{ALPN, File, Seal, Source, TlsError};
-use crate::config::{LdapTls, TlsBinding, TlsMode, TlsNegotiation};
+use crate::config::{Authorities, TlsBinding, TlsMode, TlsNegotiation};
 use crate::error::LoginError;
 use crate::net::{Address, Liveness, Records, Session, Stream, TlsStream};
 
@@ -278,13 +278,13 @@ fn system_roots() -> Option<RootCertStore> {
 const TRUSTS_NOBODY: &str = "is not set, and this system trusts no authority";
 
 /// Toward LDAP servers: their certificate and its name are always verified.
-pub(super) fn toward_ldap(settings: &LdapTls) -> Result<Arc<ClientConfig>, TlsError> {
-    let error = |why: String| TlsError {
-        side: "auth",
-        key: "ldap_ca",
-        why,
-    };
-    let roots = match File::read("auth", "ldap_ca", settings.ca.as_deref())? {
+pub(super) fn toward_others(
+    side: &'static str,
+    key: &'static str,
+    settings: &Authorities,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let error = |why: String| TlsError { side, key, why };
+    let roots = match File::read(side, key, settings.ca.as_deref())? {
         None => system_roots().ok_or_else(|| error(TRUSTS_NOBODY.to_owned()))?,
         Some(file) => {
             let mut roots = RootCertStore::empty();

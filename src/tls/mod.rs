@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::config::{self, TlsSide, TlsVersion};
+use crate::config::{self, Authorities, TlsSide, TlsVersion};
 
 mod acceptor;
 mod certificate;
@@ -40,6 +40,8 @@ pub struct Tls {
     pub server: Arc<Connector>,
     /// Toward LDAP servers, if a rule asks one by TLS.
     pub ldap: Option<Arc<ClientConfig>>,
+    /// Toward a collector of traces, if that is at https.
+    pub otlp: Option<Arc<ClientConfig>>,
 }
 
 /// A key of the configuration whose file, or value, is of no use.
@@ -59,6 +61,7 @@ impl Tls {
             client: None,
             server: Connector::never(),
             ldap: None,
+            otlp: None,
         }
     }
 
@@ -79,15 +82,16 @@ impl Tls {
             Some(connector) => Arc::clone(connector),
             None => Arc::new(Connector::build(&server)?),
         };
-        let ldap = config
-            .ldap
-            .as_ref()
-            .map(connector::toward_ldap)
-            .transpose()?;
+        let others = |side, key, authorities: &Option<Authorities>| {
+            let authorities = authorities.as_ref();
+            let built = authorities.map(|it| connector::toward_others(side, key, it));
+            built.transpose()
+        };
         Ok(Self {
             client,
             server,
-            ldap,
+            ldap: others("auth", "ldap_ca", &config.ldap)?,
+            otlp: others("tracing", "ca", &config.otlp)?,
         })
     }
 }

@@ -126,7 +126,8 @@ fn a_statement_that_waited_is_slow() {
 fn clients_that_come_and_go_are_logged_with_the_reason() {
     let rig = Rig::with(|b| b.section("slow_query = \"off\"\nconnections = true\n"));
     rig.login().leave();
-    line(&rig, &["login", &rig.database]);
+    let login = line(&rig, &["login", &rig.database]);
+    assert!(login.contains("seconds"), "{login}");
     line(&rig, &["logout", "seconds", "the client said so"]);
     drop(rig.login());
     line(&rig, &["logout", "the client closed its connection"]);

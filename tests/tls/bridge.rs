@@ -41,6 +41,7 @@ pub(crate) fn start(
         client: side(TlsMode::Disable),
         server,
         ldap: None,
+        otlp: None,
     };
     let tls = Tls::load(&config, None).unwrap().server;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

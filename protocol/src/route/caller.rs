@@ -13,8 +13,11 @@ pub const TRACEPARENT_SETTING: &str = "pooler.traceparent";
 /// The longest comment at the end of a statement that is looked into, in bytes.
 const COMMENT_LEN_MAX: usize = 2048;
 
+/// The longest `tracestate` that is passed on, in bytes: as much as the standard asks for (section 3.3.1.5 there).
+const STATE_LEN_MAX: usize = 512;
+
 /// A span of the caller's, in its trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceParent {
     /// The trace.
     pub trace_id: [u8; 16],
@@ -78,6 +81,24 @@ pub fn trace_parent(text: &[u8]) -> Option<TraceParent> {
     found
 }
 
+/// The `tracestate` that the comments of `text` name: printable ASCII, as the caller wrote it. What it means
+/// is the business of those who wrote it.
+#[must_use]
+pub fn trace_state(text: &[u8]) -> Option<String> {
+    let mut found = None;
+    each_pair(text, |key, value| {
+        if key.eq_ignore_ascii_case(b"tracestate") {
+            let mut buffer = [0; STATE_LEN_MAX];
+            let value = decode(&text[value], &mut buffer);
+            let value = value.and_then(|value| str::from_utf8(value).ok());
+            let printable = |c: char| c.is_ascii_graphic() || c == ' ';
+            let value = value.filter(|value| !value.is_empty() && value.chars().all(printable));
+            found = value.map(str::to_owned).or(found.take());
+        }
+    });
+    found
+}
+
 /// The same statement whoever calls: the values of `traceparent` and `tracestate` in its comments are
 /// zeros, so that statements which differ in them alone are one. Nothing else moves: positions in errors
 /// are right.
@@ -104,9 +125,11 @@ pub fn without_caller(text: &[u8]) -> Cow<'_, [u8]> {
     text
 }
 
-/// Nearly all statements have none.
+/// Whether a text has a comment at one of its ends, where a caller could be named. Nearly all statements have
+/// none.
 #[inline]
-fn may_have_comment(text: &[u8]) -> bool {
+#[must_use]
+pub fn may_have_comment(text: &[u8]) -> bool {
     let front = text.trim_ascii_start();
     front.starts_with(b"/*") || text[..end_of(text)].ends_with(b"*/")
 }
@@ -229,6 +252,15 @@ mod tests {
         ];
         for bad in bad {
             assert_eq!(TraceParent::parse(bad.as_bytes()), None, "{bad}");
+        }
+        let state = format!("SELECT 1 /*traceparent='{PARENT}',tracestate='a%3D1%2Cb%3D2'*/");
+        assert_eq!(trace_state(state.as_bytes()).as_deref(), Some("a=1,b=2"));
+        for none in [
+            "SELECT 1",
+            "SELECT 1 /*tracestate=''*/",
+            "/*tracestate='%00trace'*/ SELECT 1",
+        ] {
+            assert_eq!(trace_state(none.as_bytes()), None, "{none}");
         }
         let later = format!("{}-more", PARENT.replace("00-", "01-"));
         assert!(TraceParent::parse(later.as_bytes()).is_some());

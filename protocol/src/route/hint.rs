@@ -186,7 +186,7 @@ pub(super) fn unquote(value: &[u8]) -> &[u8] {
 }
 
 /// `%2D` is a hyphen.
-pub(super) fn decode<'a>(text: &[u8], buffer: &'a mut [u8; VALUE_LEN_MAX]) -> Option<&'a [u8]> {
+pub(super) fn decode<'a>(text: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|value| value as u8);
     let mut len = 0;
     let mut rest = text;

@@ -23,7 +23,9 @@ mod question;
 mod show;
 mod summary;
 
-pub use caller::{TRACEPARENT_SETTING, TraceParent, trace_parent, without_caller};
+pub use caller::{
+    TRACEPARENT_SETTING, TraceParent, may_have_comment, trace_parent, trace_state, without_caller,
+};
 pub use catalogue::{Builder, Catalogue, NAMES_MAX, QUESTION};
 pub use classify::{TEXT_LEN_MAX, classify};
 pub use fingerprint::fingerprint;

@@ -401,7 +401,7 @@ impl Session {
             }
             self.local.counters().retried_on_primary.add(1);
         }
-        if let Some(checkout) = self.take_server()
+        if let Some(checkout) = self.take_wrong_server()
             && checkout.reusable().is_some()
         {
             farewell::clean_and_release(checkout);
@@ -445,7 +445,7 @@ impl Session {
         all.extend_from_slice(waiting.get(again.unsent..).unwrap_or_default());
         self.client.carry.replace(&all);
         self.client.unread = true;
-        drop(self.take_server());
+        drop(self.take_wrong_server());
         if twice && only_replicas {
             let refusal = Refusal::no_replica(self.cluster_name());
             return self.refuse(&refusal);

@@ -1,0 +1,310 @@
+//! Spans on their way to the collector: a bounded queue, and a thread of their own that nobody waits for.
+//!
+//! ```text
+//!   sessions --put--> queue --every TICK, or half full--> batch --POST--> taken | refused: counted
+//!                       | full: counted                     ^   | not now
+//!                       v                                   `---' after a pause, for TRIES_MAX at most; then counted
+//! ```
+//! Workers take a short lock for each traced transaction and wake nobody for it: the thread looks by itself. While a
+//! collector is slow or away the queue fills, and what does not fit is dropped and counted. A transaction is dropped
+//! whole or not at all.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
+use rustls::ClientConfig;
+use tokio::sync::Notify;
+
+use super::otlp::{Answer, Link, Target};
+use super::spans::{Clock, Record, number_pair, text_pair};
+use crate::config::Tracing;
+
+/// Transactions that may wait: of the largest that is 32 MB, of usual ones 2 MB.
+const RECORDS_MAX: usize = 2048;
+
+/// Spans that one request carries at most, but for those of its last transaction.
+const BATCH_SPANS_MAX: usize = 512;
+
+/// How old a span gets before it is sent.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The first pause after an attempt that failed; it doubles, with jitter.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// The longest pause, if the collector does not ask for more.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long one batch is tried.
+const TRIES_MAX: Duration = Duration::from_secs(30);
+
+/// Schema of the attributes' names.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.33.0";
+
+/// What became of spans, since the start.
+#[derive(Debug, Default)]
+pub struct SpanCounts {
+    /// Taken by a collector.
+    pub exported: AtomicU64,
+    /// The queue was full.
+    pub full: AtomicU64,
+    /// The collector was not there, or said so often that it is busy.
+    pub unavailable: AtomicU64,
+    /// The collector did not want them.
+    pub refused: AtomicU64,
+    /// The process ended, or tracing was switched off, before they were sent.
+    pub stopped: AtomicU64,
+}
+
+/// See the module. Shared by all workers.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// What became of them.
+    pub counts: SpanCounts,
+    queue: Mutex<VecDeque<Record>>,
+    target: Mutex<Option<Arc<Target>>>,
+    /// The queue is half full, the target has changed, or it is time to stop.
+    wake: Notify,
+    stopping: AtomicBool,
+    /// Told when the thread has ended, if there is one.
+    ended: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Spans {
+    /// Goes by this configuration from now on. The thread is started when there is a collector for the first time.
+    pub fn configure(self: &Arc<Self>, tracing: &Tracing, tls: Option<Arc<ClientConfig>>) {
+        let target = tracing.traces_uri().map(|uri| {
+            let headers = tracing.headers.clone();
+            Arc::new(Target { uri, headers, tls })
+        });
+        let wanted = target.is_some();
+        *lock(&self.target) = target;
+        self.wake.notify_one();
+        let mut ended = lock(&self.ended);
+        if !wanted || ended.is_some() {
+            return;
+        }
+        let (sender, receiver) = mpsc::channel();
+        let spans = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("spans".to_owned());
+        let started = thread.spawn(move || {
+            spans.run();
+            // Dropped with the thread, whatever ends it.
+            drop(sender);
+        });
+        match started {
+            Ok(_thread) => *ended = Some(receiver),
+            Err(e) => {
+                tracing::error!("no traces are sent, because a thread cannot be started: {e}")
+            }
+        }
+    }
+
+    /// Queues a transaction, or drops it; never waits for the collector.
+    pub fn put(&self, record: Record) {
+        let mut queue = lock(&self.queue);
+        if queue.len() >= RECORDS_MAX {
+            drop(queue);
+            return self.lose(record.transaction.spans());
+        }
+        queue.push_back(record);
+        let len = queue.len();
+        drop(queue);
+        if len == RECORDS_MAX / 2 {
+            self.wake.notify_one();
+        }
+    }
+
+    /// So many spans found no room.
+    pub fn lose(&self, spans: u64) {
+        add(&self.counts.full, spans);
+    }
+
+    /// Sends what waits, for so long at most; for the end of the process.
+    pub fn finish(&self, limit: Duration) {
+        let Some(ended) = lock(&self.ended).take() else {
+            return;
+        };
+        self.stopping.store(true, Ordering::Release);
+        self.wake.notify_one();
+        if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let left: u64 = lock(&self.queue)
+                .drain(..)
+                .map(|r| r.transaction.spans())
+                .sum();
+            add(&self.counts.stopped, left);
+        }
+        let counts = &self.counts;
+        let full = counts.full.load(Ordering::Relaxed);
+        let lost = full
+            + counts.unavailable.load(Ordering::Relaxed)
+            + counts.stopped.load(Ordering::Relaxed);
+        if lost > 0 {
+            tracing::warn!(
+                spans = lost,
+                "spans were dropped: the collector did not take them"
+            );
+        }
+    }
+
+    fn run(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.export()),
+            Err(e) => tracing::error!("no traces are sent: {e}"),
+        }
+    }
+
+    async fn export(&self) {
+        let resource = resource();
+        let mut link = Link::default();
+        let mut used: Option<Arc<Target>> = None;
+        loop {
+            let target = lock(&self.target).clone();
+            let is_same = match (&used, &target) {
+                (Some(used), Some(target)) => Arc::ptr_eq(used, target),
+                (used, target) => used.is_none() && target.is_none(),
+            };
+            if !is_same {
+                link.close();
+                used.clone_from(&target);
+            }
+            while let Some(spans) = self.next_batch() {
+                self.send(&mut link, spans, &resource).await;
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            match target {
+                // Who has turned it off need not be looked after.
+                None => self.wake.notified().await,
+                Some(_) => drop(tokio::time::timeout(TICK, self.wake.notified()).await),
+            }
+        }
+    }
+
+    /// The oldest that wait.
+    fn next_batch(&self) -> Option<Vec<Span>> {
+        let mut records = Vec::new();
+        let mut queue = lock(&self.queue);
+        let mut len = 0;
+        while len < BATCH_SPANS_MAX {
+            let Some(record) = queue.pop_front() else {
+                break;
+            };
+            len += usize::try_from(record.transaction.spans()).unwrap_or(BATCH_SPANS_MAX);
+            records.push(record);
+        }
+        drop(queue);
+        let clock = Clock::now();
+        let spans: Vec<Span> = records
+            .iter()
+            .flat_map(|record| record.spans(clock))
+            .collect();
+        (!spans.is_empty()).then_some(spans)
+    }
+
+    /// Until it is taken, refused, or given up.
+    async fn send(&self, link: &mut Link, spans: Vec<Span>, resource: &Resource) {
+        let count = spans.len() as u64;
+        let body: Bytes = encode(spans, resource).into();
+        let until = Instant::now() + TRIES_MAX;
+        let mut pause = PAUSE_MIN;
+        loop {
+            let Some(target) = lock(&self.target).clone() else {
+                return add(&self.counts.stopped, count);
+            };
+            let (after, why) = match link.post(&target, body.clone()).await {
+                Answer::Taken { rejected } => {
+                    let rejected = rejected.min(count);
+                    add(&self.counts.exported, count - rejected);
+                    return add(&self.counts.refused, rejected);
+                }
+                Answer::Refused(why) => {
+                    tracing::warn!(collector = %target.uri, spans = count, "traces are refused: {why}");
+                    return add(&self.counts.refused, count);
+                }
+                Answer::Later { after, why } => (after, why),
+            };
+            let jitter = 0.75 + 0.5 * rand::random::<f64>();
+            let wait = pause.mul_f64(jitter).max(after.unwrap_or_default());
+            if Instant::now() + wait >= until || self.stopping.load(Ordering::Acquire) {
+                tracing::warn!(collector = %target.uri, spans = count, "traces are dropped: {why}");
+                return add(&self.counts.unavailable, count);
+            }
+            tracing::debug!(collector = %target.uri, "traces are sent again in {wait:.1?}: {why}");
+            pause = (pause * 2).min(PAUSE_MAX);
+            self.rest(wait).await;
+        }
+    }
+
+    /// A new target, or the end, is not waited for.
+    async fn rest(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let before = lock(&self.target).as_ref().map(Arc::as_ptr);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let woken = tokio::time::timeout(left, self.wake.notified())
+                .await
+                .is_ok();
+            let is_other = lock(&self.target).as_ref().map(Arc::as_ptr) != before;
+            if !woken || is_other || self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+}
+
+fn encode(spans: Vec<Span>, resource: &Resource) -> Vec<u8> {
+    let scope = InstrumentationScope {
+        name: "pooler".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    };
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(resource.clone()),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(scope),
+                spans,
+                schema_url: SCHEMA_URL.to_owned(),
+            }],
+            schema_url: SCHEMA_URL.to_owned(),
+        }],
+    };
+    request.encode_to_vec()
+}
+
+/// Who sends.
+fn resource() -> Resource {
+    let id: [u8; 16] = rand::random();
+    let host = crate::net::host_name();
+    let mut attributes: Vec<KeyValue> = vec![
+        text_pair("service.name", "pooler"),
+        text_pair("service.version", env!("CARGO_PKG_VERSION")),
+        text_pair("service.instance.id", super::slow::hex(&id)),
+        number_pair("process.pid", i64::from(std::process::id())),
+    ];
+    attributes.extend(host.map(|host| text_pair("host.name", host)));
+    Resource {
+        attributes,
+        ..Resource::default()
+    }
+}

@@ -1,0 +1,15 @@
+//! Traces: spans of transactions whose caller records a trace, as a collector gets them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests: what is not there fails them, and measurements print"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod application;
+mod collector;
+mod export;
+mod spans;

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus parity
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -14,6 +14,7 @@ help:
 	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
 	@echo "make prometheus  a real Prometheus scraping 1000 pools under load for a minute, and what clients notice"
+	@echo "make parity  the console beside a real PgBouncer: each SHOW, column by column"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
 demo:
@@ -70,3 +71,9 @@ prometheus:
 	@sh scripts/install-postgres.sh
 	@sh scripts/install-prometheus.sh
 	$(CARGO) test --release --test watching -- --ignored --nocapture a_thousand_pools_for_a_minute
+
+parity:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@sh scripts/install-bench-peers.sh
+	$(CARGO) test --test console -- --ignored --nocapture parity::

@@ -225,6 +225,9 @@ async fn kill_client(desk: &Desk, id: &str) -> Result<(), Refusal> {
             .hint("SHOW CLIENTS has the numbers in its column id.")
     };
     let number = id.parse().map_err(|_| no_client())?;
+    if desk.end_visit(number) {
+        return Ok(());
+    }
     match desk.end(&Whom::Client(number), &Refusal::killed()).await {
         0 => Err(no_client()),
         _ => Ok(()),

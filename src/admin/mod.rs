@@ -184,6 +184,9 @@ impl Desk {
             view.clients.extend(part.clients);
             view.servers.extend(part.servers);
         }
+        if scope == Scope::Everybody {
+            view.clients.extend(self.visitors());
+        }
         view.clients.sort_unstable_by_key(|client| client.id);
         view.servers.sort_unstable_by_key(|server| server.id);
         view

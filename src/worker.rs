@@ -95,6 +95,7 @@ async fn work(parts: Parts) {
         doorkeeper: client::Doorkeeper::new(door.clone(), index),
         routes: client::RouteTable::default(),
         draining: std::cell::Cell::new(None),
+        standstill: client::Standstill::default(),
     });
     let for_pools = Rc::clone(&hub);
     tokio::task::spawn_local(async move {

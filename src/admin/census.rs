@@ -87,6 +87,8 @@ pub struct ClientLine {
     pub pins: Marks,
     /// Since when it is kept.
     pub pinned: Option<Instant>,
+    /// The connection that listens for all clients of its pool listens for it, too.
+    pub listens: bool,
     /// Bytes received and not decided about.
     pub received: usize,
     /// Bytes that it has not taken.

@@ -151,6 +151,7 @@ fn line(visitor: &Visitor, process_id: i32) -> ClientLine {
         server: None,
         pins: Marks::default(),
         pinned: None,
+        listens: false,
         received: 0,
         unsent: 0,
     }

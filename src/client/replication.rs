@@ -1,6 +1,8 @@
 //! Replication connections: each has a server connection of its own, and every byte goes through
 //! as it is (PostgreSQL documentation, "Streaming Replication Protocol").
 
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -51,37 +53,43 @@ pub(super) async fn serve(hub: &Rc<Hub>, admission: Admission) -> Result<(), Cli
     // Never overdue: what is within the stream is not looked at.
     seat.enter(Phase::Active, Instant::now());
     let lines = Lines::new(&pool, &startup, &stream, &server, now);
-    tokio::select! {
-        ended = tokio::io::copy_bidirectional(&mut stream, &mut server.stream) => if let Err(e) = ended {
+    let mut copy = pin!(tokio::io::copy_bidirectional(
+        &mut stream,
+        &mut server.stream
+    ));
+    std::future::poll_fn(|cx| {
+        seat.set_waker(cx.waker());
+        if is_told_to_end(hub, &seat, &pool, &lines) {
+            // It has no end of its own, and an error could stand in the middle of a message.
+            tracing::debug!("replication connection closed");
+            return Poll::Ready(());
+        }
+        if hub.standstill.is_on() {
+            return Poll::Pending;
+        }
+        let ended = std::task::ready!(copy.as_mut().poll(cx));
+        if let Err(e) = ended {
             tracing::debug!("replication connection ended: {e}");
-        },
-        // It has no end of its own, and an error could stand in the middle of a message.
-        () = told_to_end(hub, &seat, &pool, &lines) => tracing::debug!("replication connection closed"),
-    }
+        }
+        Poll::Ready(())
+    })
+    .await;
     drop((connection, permits));
     Ok(())
 }
 
-/// Until a shutdown, or a reload that took its database away.
-async fn told_to_end(hub: &Rc<Hub>, seat: &Seated, pool: &Arc<Pool>, lines: &Lines) {
-    std::future::poll_fn(|cx| {
-        seat.set_waker(cx.waker());
-        let mut ended = false;
-        for order in seat.take_orders() {
-            match order {
-                Order::Describe(census) => lines.describe(seat.id(), &census),
-                Order::End(_) | Order::Abort => ended = true,
-                _ => {}
-            }
+/// By a shutdown, by an operator, or by a reload that took its database away.
+fn is_told_to_end(hub: &Hub, seat: &Seated, pool: &Pool, lines: &Lines) -> bool {
+    let mut ended = false;
+    for order in seat.take_orders() {
+        match order {
+            Order::Describe(census) => lines.describe(seat.id(), &census),
+            Order::End(_) | Order::Abort => ended = true,
+            _ => {}
         }
-        let draining = matches!(hub.draining.get(), Some(Drain::Clients | Drain::Now));
-        if ended || draining || pool.is_retired() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
+    }
+    let draining = matches!(hub.draining.get(), Some(Drain::Clients | Drain::Now));
+    ended || draining || pool.is_retired()
 }
 
 /// What the console shows of a replication connection: nothing of it changes.
@@ -119,6 +127,7 @@ impl Lines {
             server: Some((server.identity.id, server.identity.process_id)),
             pins: Marks::default(),
             pinned: None,
+            listens: false,
             received: 0,
             unsent: 0,
         };

@@ -27,6 +27,7 @@ use pooler_protocol::statement::Marks;
 
 use super::admit::Holdings;
 use super::seat::{Phase, Seated};
+use super::standstill::Unquiet;
 use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::config::{OnSessionState, PoolMode, Routing};
@@ -110,6 +111,8 @@ pub(super) struct Session {
     ended_by: Option<Box<str>>,
     /// Others know how to wake it.
     started: bool,
+    /// It is to stand still, and has something unsent.
+    unquiet: Option<Rc<Unquiet>>,
     holdings: Holdings,
 }
 
@@ -175,6 +178,7 @@ impl Session {
             pinned: None,
             ended_by: None,
             started: false,
+            unquiet: None,
             holdings,
             home: Rc::clone(&local),
             local,
@@ -227,6 +231,9 @@ impl Session {
         }
         if self.seat.has_orders() && matches!(self.obey(), Step::End) {
             return Poll::Ready(());
+        }
+        if self.hub.standstill.is_on() && !matches!(self.state, State::Closing) {
+            return self.stand_still(cx);
         }
         loop {
             let step = match &self.state {

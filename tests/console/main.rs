@@ -16,6 +16,7 @@ mod look;
 mod parity;
 mod pause;
 mod protocol;
+mod suspend;
 
 use std::collections::BTreeMap;
 

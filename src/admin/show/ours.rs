@@ -68,12 +68,13 @@ fn holders(view: &View) -> HashMap<&str, &ClientLine> {
 }
 
 /// Since when a client has its server.
-fn held_since(client: &ClientLine) -> Instant {
+pub(in super::super) fn held_since(client: &ClientLine) -> Instant {
     let since = [client.transaction, client.pinned];
     since.into_iter().flatten().min().unwrap_or(client.since)
 }
 
-fn doing(client: &ClientLine) -> &'static str {
+/// What a client does with its server, in PostgreSQL's words.
+pub(in super::super) fn doing(client: &ClientLine) -> &'static str {
     match (client.query, client.transaction) {
         (Some(_), _) => "active",
         (None, Some(_)) => "idle in transaction",

@@ -68,6 +68,10 @@ impl Session {
             server: server.map(|s| (s.identity.id, s.identity.process_id)),
             pins: self.pins,
             pinned: self.pinned,
+            listens: {
+                let listening = self.client.possessions.listening.as_ref();
+                listening.is_some_and(|listening| listening.has_link())
+            },
             received: self.client.carry.len(),
             unsent: self.client.outbox.waiting_len(),
         }

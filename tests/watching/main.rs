@@ -14,3 +14,4 @@ mod prometheus;
 mod provisions;
 mod scrape;
 mod service;
+mod thousand;

@@ -1,16 +1,13 @@
-//! Scrapes: what promtool says of them, that a real Prometheus takes them, and what they cost.
+//! Scrapes: what promtool says of them, that a real Prometheus takes them, and whom they wake.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pooler::demo::postgres::Postgres;
-
 use crate::prometheus::{Prometheus, get, metrics_port, promtool, scrape};
-use crate::support::{Builder, Pooler, Rig, Wire, postgres, query, wait_until};
+use crate::support::{Pooler, Rig, Wire, postgres, wait_until};
 
-const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"";
+pub(crate) const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"";
 
-fn databases(n: usize) -> String {
+pub(crate) fn databases(n: usize) -> String {
     let section = |n| format!("[databases.d{n:04}]\ncluster = \"main\"\ndbname = \"postgres\"\n");
     (0..n).map(section).collect()
 }
@@ -94,94 +91,4 @@ fn t78_a_scrape_asks_no_worker() {
         woken <= 4 * sweeps + 20,
         "woken {woken} times, swept {sweeps} times"
     );
-}
-
-/// `make prometheus`: rounds with and without a scraper, in turns.
-#[test]
-#[ignore = "a measurement of two minutes"]
-fn a_thousand_pools_for_a_minute() {
-    let pools = 1000;
-    let server = Postgres::builder().max_connections(1100).start().unwrap();
-    let builder: Builder = Pooler::before(&server);
-    let pooler = builder
-        .set("pool_size = 1")
-        .set("workers = 2")
-        .section(&databases(pools))
-        .section(METRICS)
-        .start();
-    let port = metrics_port(&pooler);
-    let threads = 10;
-    let mut mine: Vec<Vec<Wire>> = (0..threads).map(|_| Vec::new()).collect();
-    for n in 0..pools {
-        let mut wire = pooler.login("postgres", &format!("d{n:04}"));
-        wire.one("SELECT 1");
-        mine[n % threads].push(wire);
-    }
-    let text = scrape(port);
-    println!(
-        "{} lines, {} bytes a scrape",
-        text.lines().count(),
-        text.len()
-    );
-    let mut table = Vec::new();
-    for round in 0..3 {
-        let without = load(&mut mine, Duration::from_secs(20));
-        let name = format!("prometheus-minute{round}");
-        let prometheus = Prometheus::start(port, Duration::from_secs(1), &name);
-        let cpu = pooler.cpu_centiseconds().unwrap_or_default();
-        let with = load(&mut mine, Duration::from_secs(20));
-        let cpu = pooler.cpu_centiseconds().unwrap_or_default() - cpu;
-        let over =
-            |f: &str| prometheus.value(&format!("{f}_over_time(scrape_duration_seconds[1m])"));
-        let ms = |f| over(f).unwrap() * 1e3;
-        println!(
-            "round {round}: scrape_duration_seconds mean {:.1} ms, max {:.1} ms; CPU {cpu} cs; up {:?}",
-            ms("avg"),
-            ms("max"),
-            prometheus.value("min_over_time(up[20s])"),
-        );
-        assert_eq!(prometheus.value("min_over_time(up[20s])"), Some(1.0));
-        table.push((without, with));
-        prometheus.stop();
-    }
-    println!("transactions, p50 and p99 in us, without and with the scraper:");
-    for (without, with) in table {
-        println!("  {without:?}  {with:?}");
-    }
-}
-
-/// Each thread goes round its clients, a pause of 5 ms between two. How many, and their p50 and p99 in
-/// microseconds.
-fn load(clients: &mut [Vec<Wire>], time: Duration) -> (usize, u128, u128) {
-    let stop = AtomicBool::new(false);
-    let mut all: Vec<u128> = std::thread::scope(|scope| {
-        let running: Vec<_> = clients
-            .iter_mut()
-            .map(|mine| {
-                let stop = &stop;
-                scope.spawn(move || {
-                    let mut took = Vec::new();
-                    for at in (0..mine.len()).cycle() {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let began = Instant::now();
-                        mine[at].send(&[query("SELECT 1")]);
-                        mine[at].recv_to_ready();
-                        took.push(began.elapsed().as_micros());
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                    took
-                })
-            })
-            .collect();
-        std::thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
-        running
-            .into_iter()
-            .flat_map(|t| t.join().unwrap())
-            .collect()
-    });
-    all.sort_unstable();
-    (all.len(), all[all.len() / 2], all[all.len() * 99 / 100])
 }

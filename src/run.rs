@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
 use crate::listener;
 use crate::log;
-use crate::notify::{self, Watchdog};
+use crate::notify::{self, Heartbeats, Watchdog};
 use crate::pool::{Commons, liveness};
 use crate::registry::{Registry, credentials_of};
 use crate::server::Interners;
@@ -142,6 +142,7 @@ struct Fleet {
     registry: Arc<Registry>,
     couriers: Vec<client::Courier>,
     desk: Arc<Desk>,
+    heartbeats: Heartbeats,
     threads: Vec<JoinHandle<()>>,
     socket_files: Vec<listener::SocketFile>,
 }
@@ -177,6 +178,7 @@ impl Fleet {
         let desk = Desk::new(Arc::clone(&registry), control, workers, Box::new(tell));
         let mut threads = Vec::with_capacity(workers);
         let door = client::Door::default();
+        let heartbeats = Heartbeats::new(workers);
         let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
         for (index, ((pool_errands, client_errands), listeners)) in parts.enumerate() {
             threads.push(worker::start(Parts {
@@ -190,6 +192,7 @@ impl Fleet {
                 door: door.clone(),
                 batch_sends,
                 descriptors,
+                heartbeats: heartbeats.clone(),
             })?);
         }
         tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "pooler is up");
@@ -197,6 +200,7 @@ impl Fleet {
             registry,
             couriers,
             desk,
+            heartbeats,
             threads,
             socket_files,
         };
@@ -217,7 +221,7 @@ impl Fleet {
         let mut deadline: Option<Instant> = None;
         let mut ticks = tokio::time::interval(TICK);
         let mut sweep_at = Instant::now();
-        let mut watchdog = Watchdog::new(sweep_at);
+        let mut watchdog = Watchdog::new(self.heartbeats.clone(), SWEEP_EVERY, sweep_at);
         notify::ready();
         loop {
             tokio::select! {

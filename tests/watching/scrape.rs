@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::prometheus::{Prometheus, get, metrics_port, promtool, scrape};
-use crate::support::{Pooler, Rig, Wire, postgres, wait_until};
+use crate::stuck::{Stuck, id_of, thread_of};
+use crate::support::{Pooler, Rig, Wire, postgres, query, wait_until};
 
 pub(crate) const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"";
 
@@ -65,13 +66,7 @@ fn t78_a_scrape_asks_no_worker() {
     wire.one("SELECT 1");
     let mut other = rig.login();
     other.one("SELECT 1");
-    let threads = format!("/proc/{}/task", rig.pooler.pid());
-    let worker = std::fs::read_dir(threads).unwrap().find_map(|entry| {
-        let path = entry.unwrap().path();
-        let name = std::fs::read_to_string(path.join("comm")).unwrap();
-        name.starts_with("worker").then_some(path)
-    });
-    let worker = worker.expect("a thread of that name");
+    let worker = thread_of(rig.pooler.pid(), "worker-0");
     let slept = || {
         let status = std::fs::read_to_string(worker.join("status")).unwrap();
         let line = status.lines().find(|l| l.starts_with("voluntary_ctxt"));
@@ -91,4 +86,30 @@ fn t78_a_scrape_asks_no_worker() {
         woken <= 4 * sweeps + 20,
         "woken {woken} times, swept {sweeps} times"
     );
+}
+
+/// Nor does it wait for one, or for a lock that one could hold when it stops.
+#[test]
+fn t78_a_scrape_is_answered_while_a_worker_stands_still() {
+    let rig = Rig::with(|b| b.set("workers = 2").section(METRICS));
+    let port = metrics_port(&rig.pooler);
+    let mut wires: Vec<Wire> = (0..8).map(|_| rig.login()).collect();
+    for wire in &mut wires {
+        wire.one("SELECT 1");
+    }
+    let worker = thread_of(rig.pooler.pid(), "worker-0");
+    let Some(stuck) = Stuck::new(id_of(&worker)) else {
+        return;
+    };
+    for wire in &mut wires {
+        wire.send(&[query("SELECT 2")]);
+    }
+    for path in ["/metrics", "/healthz", "/metrics"] {
+        let (status, _) = get(port, path);
+        assert!(status.ends_with("200 OK"), "{path}: {status}");
+    }
+    drop(stuck);
+    for wire in &mut wires {
+        wire.expect("T D(2) C(SELECT 1) Z(I)");
+    }
 }

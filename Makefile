@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus parity
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -13,7 +13,8 @@ help:
 	@echo "make regress PostgreSQL's regression suite, directly and through the pooler; MODES and TESTS choose"
 	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
-	@echo "make prometheus  a real Prometheus scraping 1000 pools under load for a minute, and what clients notice"
+	@echo "make prometheus  what scrapes of 1000 pools cost, whether clients notice, and a real Prometheus"
+	@echo "make parity  the console beside a real PgBouncer: each SHOW, column by column"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
 demo:
@@ -70,4 +71,10 @@ prometheus:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
 	@sh scripts/install-prometheus.sh
-	$(CARGO) test --release --test watching -- --ignored --nocapture a_thousand_pools_for_a_minute
+	$(CARGO) test --release --test watching -- --ignored --nocapture --test-threads 1 thousand::
+
+parity:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@sh scripts/install-bench-peers.sh
+	$(CARGO) test --test console -- --ignored --nocapture parity::

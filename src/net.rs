@@ -275,6 +275,15 @@ impl Stream {
         }
     }
 
+    /// How it is encrypted ([`Records::negotiated`](tls::Records::negotiated)); empty: it is not.
+    #[must_use]
+    pub fn encryption(&self) -> String {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => String::new(),
+            Self::Tls(s) => s.records().negotiated(),
+        }
+    }
+
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {

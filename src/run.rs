@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigError, LogFormat, LogLevel};
 use crate::exposition;
 use crate::listener;
 use crate::log;
-use crate::notify::{self, Watchdog};
+use crate::notify::{self, Heartbeats, Watchdog};
 use crate::pool::{Commons, liveness};
 use crate::registry::{Registry, credentials_of};
 use crate::server::Interners;
@@ -145,6 +145,7 @@ struct Fleet {
     registry: Arc<Registry>,
     couriers: Vec<client::Courier>,
     desk: Arc<Desk>,
+    heartbeats: Heartbeats,
     threads: Vec<JoinHandle<()>>,
     socket_files: Vec<listener::SocketFile>,
 }
@@ -181,6 +182,7 @@ impl Fleet {
         let desk = Desk::new(Arc::clone(&registry), control, workers, Box::new(tell));
         let mut threads = Vec::with_capacity(workers);
         let door = client::Door::default();
+        let heartbeats = Heartbeats::new(workers);
         let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
         for (index, ((pool_errands, client_errands), listeners)) in parts.enumerate() {
             threads.push(worker::start(Parts {
@@ -194,6 +196,7 @@ impl Fleet {
                 door: door.clone(),
                 batch_sends,
                 descriptors,
+                heartbeats: heartbeats.clone(),
             })?);
         }
         tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "pooler is up");
@@ -201,6 +204,7 @@ impl Fleet {
             registry,
             couriers,
             desk,
+            heartbeats,
             threads,
             socket_files,
         };
@@ -221,7 +225,7 @@ impl Fleet {
         let mut deadline: Option<Instant> = None;
         let mut ticks = tokio::time::interval(TICK);
         let mut sweep_at = Instant::now();
-        let mut watchdog = Watchdog::new(sweep_at);
+        let mut watchdog = Watchdog::new(self.heartbeats.clone(), SWEEP_EVERY, sweep_at);
         notify::ready();
         loop {
             tokio::select! {

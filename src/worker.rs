@@ -16,6 +16,7 @@ use crate::buffer::SharedScratch;
 use crate::cancel::Canceller;
 use crate::client::{self, Drain, Errand, Hub, Seats};
 use crate::listener::{Bound, accept_all};
+use crate::notify::Heartbeats;
 use crate::pool::{self, LocalPools};
 use crate::registry::Registry;
 
@@ -45,6 +46,8 @@ pub struct Parts {
     pub batch_sends: bool,
     /// Descriptors that clients may take; the numbers from here on are for other things.
     pub descriptors: RawFd,
+    /// Where it shows that it goes round.
+    pub heartbeats: Heartbeats,
 }
 
 /// Starts a worker.
@@ -77,6 +80,7 @@ async fn work(parts: Parts) {
         door,
         batch_sends,
         descriptors,
+        heartbeats,
     } = parts;
     if batch_sends {
         tokio::task::spawn_local(batch::flush_rounds());
@@ -95,6 +99,7 @@ async fn work(parts: Parts) {
         doorkeeper: client::Doorkeeper::new(door.clone(), index),
         routes: client::RouteTable::default(),
         draining: std::cell::Cell::new(None),
+        standstill: client::Standstill::default(),
     });
     let for_pools = Rc::clone(&hub);
     tokio::task::spawn_local(async move {
@@ -115,7 +120,10 @@ async fn work(parts: Parts) {
     while let Some(errand) = client_errands.recv().await {
         match errand {
             Errand::Stop => break,
-            Errand::Sweep => hub.sweep(Instant::now()),
+            Errand::Sweep => {
+                heartbeats.beat(index);
+                hub.sweep(Instant::now());
+            }
             Errand::Drain(drain) => {
                 // By a Unix socket the console can still be reached (trap 75).
                 for (is_unix, task) in &accepting {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::command::{COMMANDS, Given, usage};
-use super::hold::{Hold, What, timeout};
-use super::{Control, Desk, Reloaded, Scope, Whom, is_console};
+use super::hold::{Hold, Standstill, What, timeout};
+use super::{Control, Desk, Errand, Reloaded, Scope, Whom, is_console};
 use crate::config::parse_duration;
 use crate::error::Refusal;
 use crate::registry::Closed;
@@ -76,10 +76,8 @@ pub(super) async fn act(desk: &Desk, verb: Verb, given: &Given) -> Result<Done, 
         Verb::Pause => pause(desk, given).await?,
         Verb::Suspend => {
             let limit = given.arguments.first().map(|text| duration(text));
-            let what = What::Everything(Closed::Suspended);
-            Hold::close(&desk.registry, what)?
-                .settle(limit.transpose()?)
-                .await?;
+            let limit = limit.transpose()?;
+            Standstill::begin(desk)?.settle(limit).await?;
         }
         Verb::Resume => resume(desk, given)?,
         Verb::Disable | Verb::Enable => {
@@ -182,8 +180,8 @@ fn database_and_limit(
 
 async fn pause(desk: &Desk, given: &Given) -> Result<(), Refusal> {
     let (name, limit) = database_and_limit(desk, given)?;
-    let what = name.map_or(What::Everything(Closed::Paused), What::Database);
-    Hold::close(&desk.registry, what)?.settle(limit).await
+    let what = name.map_or(What::Everything, What::Database);
+    Hold::close(&desk.registry, what)?.settle(desk, limit).await
 }
 
 fn resume(desk: &Desk, given: &Given) -> Result<(), Refusal> {
@@ -198,6 +196,9 @@ fn resume(desk: &Desk, given: &Given) -> Result<(), Refusal> {
         }
     });
     if resumed {
+        if name.is_none() {
+            desk.tell_all(|| Errand::GoOn);
+        }
         return Ok(());
     }
     Err(match name {
@@ -211,7 +212,7 @@ async fn kill(desk: &Desk, given: &Given) -> Result<(), Refusal> {
     let name = optional_database(desk, given.arguments.first())?;
     let what = match &name {
         Some(name) => What::Database(name.clone()),
-        None => What::Everything(Closed::Paused),
+        None => What::Everything,
     };
     Hold::close(&desk.registry, what)?.keep();
     let whom = name.map_or(Whom::Everybody, Whom::Database);
@@ -225,6 +226,9 @@ async fn kill_client(desk: &Desk, id: &str) -> Result<(), Refusal> {
             .hint("SHOW CLIENTS has the numbers in its column id.")
     };
     let number = id.parse().map_err(|_| no_client())?;
+    if desk.end_visit(number) {
+        return Ok(());
+    }
     match desk.end(&Whom::Client(number), &Refusal::killed()).await {
         0 => Err(no_client()),
         _ => Ok(()),

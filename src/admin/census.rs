@@ -53,7 +53,7 @@ pub struct ClientLine {
     pub user: String,
     /// The name that it asked for.
     pub database: String,
-    /// The pool's name.
+    /// The name of the pool whose server it has or waits for; empty if that is none's.
     pub pool_name: String,
     /// What it is doing.
     pub standing: Standing,
@@ -63,6 +63,10 @@ pub struct ClientLine {
     pub peer: Peer,
     /// The address that it connected to.
     pub local: Peer,
+    /// How it is encrypted; empty: it is not.
+    pub tls: String,
+    /// `none`, `logical` or `physical`.
+    pub replication: &'static str,
     /// When it logged in.
     pub connected: Instant,
     /// Since when it waits for a server.
@@ -83,6 +87,8 @@ pub struct ClientLine {
     pub pins: Marks,
     /// Since when it is kept.
     pub pinned: Option<Instant>,
+    /// The connection that listens for all clients of its pool listens for it, too.
+    pub listens: bool,
     /// Bytes received and not decided about.
     pub received: usize,
     /// Bytes that it has not taken.
@@ -106,6 +112,10 @@ pub struct ServerLine {
     pub peer: Peer,
     /// The address at this end.
     pub local: Peer,
+    /// How it is encrypted; empty: it is not.
+    pub tls: String,
+    /// `none`, `logical` or `physical`.
+    pub replication: &'static str,
     /// When it was logged in.
     pub connected: Instant,
     /// When it was used last.

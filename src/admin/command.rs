@@ -253,7 +253,7 @@ pub(super) static COMMANDS: &[Command] = &[
         1,
         Admin,
         Verb::Suspend,
-        "PAUSE of everything, for a handing over",
+        "send what is unsent, then read from nobody; clients keep their servers",
     ),
     act(
         "RESUME",

@@ -1,16 +1,25 @@
-//! Closing databases for a while, and waiting until their servers are gone.
+//! Closing databases for a while, and waiting until their servers are gone (PAUSE); having every session stand still (SUSPEND).
 //!
 //! ```text
 //!   open --PAUSE--> closing --no server left--> paused --RESUME--> open
 //!                      | timeout, the operator leaves
 //!                      +----------------------> open
+//!
+//!   running --SUSPEND--> flushing --nothing unsent--> still --RESUME, a shutdown--> running
+//!                           | timeout, the operator leaves
+//!                           +----------------------> running
 //! ```
-//! Half a pause must not outlive who asked for it: a [`Hold`] that is dropped opens again what it has
-//! closed, unless it was kept (trap 76).
+//! Half a pause must not outlive who asked for it: a [`Hold`] or a [`Standstill`] that is dropped undoes what it has begun,
+//! unless it was kept (trap 76).
+//!
+//! A session that stands still keeps its server, transaction and place in the queue, and reads neither of its sockets; so
+//! nothing that arrives is lost, and nothing new begins (`client/standstill.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::holders::{who_holds, who_reads_nothing};
+use super::{Desk, Errand, Scope};
 use crate::error::Refusal;
 use crate::registry::{Closed, Gates, Registry};
 
@@ -22,29 +31,31 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(super) enum What {
     /// One database.
     Database(String),
-    /// Everything, by PAUSE or by SUSPEND.
-    Everything(Closed),
+    /// All.
+    Everything,
+}
+
+fn already() -> Refusal {
+    Refusal::error("55000", "already paused or suspended").hint("RESUME first.")
 }
 
 impl What {
     fn database(&self) -> Option<&str> {
         match self {
             Self::Database(name) => Some(name),
-            Self::Everything(_) => None,
+            Self::Everything => None,
         }
     }
 
     fn close(&self, gates: &mut Gates) -> Result<(), Refusal> {
-        let already =
-            || Refusal::error("55000", "already paused or suspended").hint("RESUME first.");
         if gates.everything != Closed::No {
             return Err(already());
         }
         match self {
             Self::Database(name) if !gates.paused.insert(name.clone()) => Err(already()),
             Self::Database(_) => Ok(()),
-            Self::Everything(how) => {
-                gates.everything = *how;
+            Self::Everything => {
+                gates.everything = Closed::Paused;
                 Ok(())
             }
         }
@@ -55,7 +66,7 @@ impl What {
             Self::Database(name) => {
                 gates.paused.remove(name);
             }
-            Self::Everything(_) => gates.everything = Closed::No,
+            Self::Everything => gates.everything = Closed::No,
         }
     }
 }
@@ -85,8 +96,12 @@ impl Hold {
     /// Waits until no server is left, and keeps it closed. Dropped midway it is open again.
     ///
     /// # Errors
-    /// 57014, if that takes longer than `limit`; it is open again then.
-    pub(super) async fn settle(mut self, limit: Option<Duration>) -> Result<(), Refusal> {
+    /// 57014, if that takes longer than `limit`, with who is in the way; it is open again then.
+    pub(super) async fn settle(
+        mut self,
+        desk: &Desk,
+        limit: Option<Duration>,
+    ) -> Result<(), Refusal> {
         let began = Instant::now();
         loop {
             let left = self.left();
@@ -95,8 +110,11 @@ impl Hold {
                 return Ok(());
             }
             if limit.is_some_and(|limit| began.elapsed() >= limit) {
+                let view = desk.look(Scope::Everybody).await;
+                let database = self.what.database();
+                let who = who_holds(&view, |name| database.is_none_or(|d| d == name));
                 return Err(timeout(limit, &left).detail(format!(
-                    "Still there: {}. The pause is undone.",
+                    "Still there: {}.{who} The pause is undone.",
                     left.join(", ")
                 )));
             }
@@ -112,7 +130,8 @@ impl Hold {
     fn left(&self) -> Vec<String> {
         let pools = self.registry.pools_of(self.what.database());
         let line = |pool: &Arc<crate::pool::Pool>| {
-            let servers = pool.numbers().servers;
+            // That which listens for clients keeps what no other server knows.
+            let servers = pool.numbers().servers + usize::from(pool.is_listening());
             (servers > 0).then(|| format!("{servers} of {}", pool.key))
         };
         pools.iter().filter_map(line).collect()
@@ -136,4 +155,70 @@ pub(super) fn timeout(limit: Option<Duration>, left: &[String]) -> Refusal {
         format!("timeout: server connections of {pools} pools did not become free in {limit}"),
     )
     .hint("SHOW CLIENTS says who has them and what they run; KILL_CLIENT ends one.")
+}
+
+/// Every session stands still, or is about to; see the module.
+pub(super) struct Standstill<'a> {
+    desk: &'a Desk,
+    kept: bool,
+}
+
+impl<'a> Standstill<'a> {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// 55000, if something is paused, or everything is suspended already.
+    pub(super) fn begin(desk: &'a Desk) -> Result<Self, Refusal> {
+        desk.registry.change_gates(|gates| {
+            if gates.everything != Closed::No || !gates.paused.is_empty() {
+                return Err(already());
+            }
+            gates.everything = Closed::Suspended;
+            Ok(())
+        })?;
+        Ok(Self { desk, kept: false })
+    }
+
+    /// Waits until nothing is unsent. Dropped midway everything goes on.
+    ///
+    /// # Errors
+    /// 57014, if that takes longer than `limit`, with who takes in nothing; 55000, if somebody else has ended it meanwhile.
+    pub(super) async fn settle(mut self, limit: Option<Duration>) -> Result<(), Refusal> {
+        let asked = self.desk.ask_each(Errand::StandStill);
+        let all = async {
+            for answer in asked {
+                // A worker that has stopped has nothing unsent.
+                let _still = answer.await;
+            }
+        };
+        match limit {
+            None => all.await,
+            Some(limit) if tokio::time::timeout(limit, all).await.is_ok() => {}
+            Some(limit) => {
+                let who = who_reads_nothing(&self.desk.look(Scope::Everybody).await);
+                let limit = crate::config::show_duration(limit);
+                let message = format!("timeout: not everything could be sent in {limit}");
+                return Err(Refusal::error("57014", message)
+                    .detail(format!("{who} Everything goes on.").trim_start())
+                    .hint("KILL_CLIENT ends one."));
+            }
+        }
+        if self.desk.registry.gates_now().everything != Closed::Suspended {
+            self.kept = true;
+            return Err(Refusal::error("55000", "somebody else has resumed"));
+        }
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Standstill<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.desk
+                .registry
+                .change_gates(|gates| gates.everything = Closed::No);
+            self.desk.tell_all(|| Errand::GoOn);
+        }
+    }
 }

@@ -26,6 +26,7 @@ mod act;
 mod census;
 mod command;
 mod hold;
+mod holders;
 mod portal;
 mod serve;
 mod sheet;
@@ -53,6 +54,10 @@ pub enum Errand {
     Look(Scope, oneshot::Sender<View>),
     /// End sessions with this. Answered with how many there were.
     End(Whom, Box<Refusal>, oneshot::Sender<usize>),
+    /// Stand still: send what is unsent, and read nothing. Answered when nothing is unsent; dropped if it is to go on sooner.
+    StandStill(oneshot::Sender<()>),
+    /// End that.
+    GoOn,
 }
 
 /// Whose sessions are looked at.
@@ -155,15 +160,27 @@ impl Desk {
         self.periods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells every worker.
+    fn tell_all(&self, errand: impl Fn() -> Errand) {
+        (0..self.workers).for_each(|worker| (self.tell)(worker, errand()));
+    }
+
+    /// Asks every worker at once; where their answers will be.
+    fn ask_each<T>(
+        &self,
+        errand: impl Fn(oneshot::Sender<T>) -> Errand,
+    ) -> Vec<oneshot::Receiver<T>> {
+        let ask = |worker| {
+            let (reply, answer) = oneshot::channel();
+            (self.tell)(worker, errand(reply));
+            answer
+        };
+        (0..self.workers).map(ask).collect()
+    }
+
     /// Asks every worker at once; those that do not answer in time, or have stopped, are left out.
     async fn ask_all<T>(&self, errand: impl Fn(oneshot::Sender<T>) -> Errand) -> Vec<T> {
-        let asked: Vec<_> = (0..self.workers)
-            .map(|worker| {
-                let (reply, answer) = oneshot::channel();
-                (self.tell)(worker, errand(reply));
-                answer
-            })
-            .collect();
+        let asked = self.ask_each(errand);
         let mut answers = Vec::with_capacity(asked.len());
         let all = async {
             for answer in asked {
@@ -183,6 +200,9 @@ impl Desk {
         for part in self.ask_all(|reply| Errand::Look(scope, reply)).await {
             view.clients.extend(part.clients);
             view.servers.extend(part.servers);
+        }
+        if scope == Scope::Everybody {
+            view.clients.extend(self.visitors());
         }
         view.clients.sort_unstable_by_key(|client| client.id);
         view.servers.sort_unstable_by_key(|server| server.id);

@@ -82,11 +82,13 @@ pub struct Visitor {
     pub out: Vec<u8>,
     /// Who it is.
     pub user: String,
+    /// What it calls itself; empty if it does not.
+    pub application_name: String,
 }
 
 /// Serves it to the end.
 pub async fn serve(desk: Arc<Desk>, mut visitor: Visitor) {
-    let refusal = match desk.visit() {
+    let refusal = match desk.visit(&visitor) {
         _ if Rank::of(&desk, &visitor.user) == Rank::Stranger => {
             Refusal::no_operator(&visitor.user)
         }
@@ -143,9 +145,15 @@ impl<'a> Session<'a> {
         write_ready_idle(&mut self.out);
     }
 
-    /// Until one side has had enough.
+    /// Until one side has had enough, or another operator has.
     async fn converse(&mut self) {
-        while let Ok(true) = self.step().await {}
+        let end = self.visit.end();
+        let steps = async { while let Ok(true) = self.step().await {} };
+        tokio::select! {
+            () = steps => {}
+            // In the middle of an answer that the client does not take in, it gets no error.
+            () = end.notified() => Refusal::killed().write(&mut self.out),
+        }
         // The last words of a session that ends by an error.
         let _sent = self.flush().await;
     }

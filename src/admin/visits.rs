@@ -3,14 +3,20 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use pooler_protocol::statement::Marks;
 use tokio::sync::Notify;
 
-use super::Desk;
+use super::census::{ClientLine, Standing};
+use super::{Desk, Visitor};
 use crate::pool::limit::Permit;
 
 /// The first process id that a console session is told: those of other sessions count up from 1.
 const FIRST_PROCESS_ID: i32 = 1_500_000_000;
+
+/// The database that console sessions are shown in: PgBouncer's name for it.
+const CONSOLE_SHOWN: &str = "pgbouncer";
 
 static NEXT: AtomicI32 = AtomicI32::new(FIRST_PROCESS_ID);
 
@@ -18,8 +24,18 @@ static NEXT: AtomicI32 = AtomicI32::new(FIRST_PROCESS_ID);
 #[derive(Debug, Default)]
 pub(super) struct Visits(Mutex<ByProcess>);
 
-/// By the process id that a session was told: its key, and whom a cancel wakes.
-type ByProcess = HashMap<i32, ([u8; 4], Arc<Notify>)>;
+/// By the process id that a session was told.
+type ByProcess = HashMap<i32, Entry>;
+
+#[derive(Debug)]
+struct Entry {
+    key: [u8; 4],
+    /// Woken by a cancel.
+    cancel: Arc<Notify>,
+    /// Woken when somebody ends the session.
+    end: Arc<Notify>,
+    line: ClientLine,
+}
 
 impl Visits {
     fn all(&self) -> MutexGuard<'_, ByProcess> {
@@ -33,6 +49,7 @@ pub(super) struct Visit {
     pub(super) process_id: i32,
     pub(super) key: [u8; 4],
     cancel: Arc<Notify>,
+    end: Arc<Notify>,
     visits: Arc<Visits>,
     _place: Permit,
 }
@@ -41,6 +58,11 @@ impl Visit {
     /// Until somebody cancels what runs now.
     pub(super) async fn cancelled(&self) {
         self.cancel.notified().await;
+    }
+
+    /// For whoever waits until somebody ends the session.
+    pub(super) fn end(&self) -> Arc<Notify> {
+        Arc::clone(&self.end)
     }
 }
 
@@ -52,30 +74,85 @@ impl Drop for Visit {
 
 impl Desk {
     /// A place for one session more, if there is one.
-    pub(super) fn visit(&self) -> Option<Visit> {
+    pub(super) fn visit(&self, visitor: &Visitor) -> Option<Visit> {
         let place = self.places.try_take()?;
         let process_id = NEXT.fetch_add(1, Ordering::Relaxed).max(FIRST_PROCESS_ID);
         let key = rand::random();
-        let cancel = Arc::new(Notify::new());
-        let entry = (key, Arc::clone(&cancel));
+        let (cancel, end) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let entry = Entry {
+            key,
+            cancel: Arc::clone(&cancel),
+            end: Arc::clone(&end),
+            line: line(visitor, process_id),
+        };
         self.visits.all().insert(process_id, entry);
         Some(Visit {
             process_id,
             key,
             cancel,
+            end,
             visits: Arc::clone(&self.visits),
             _place: place,
         })
     }
 
+    /// Console sessions, as clients.
+    pub(super) fn visitors(&self) -> Vec<ClientLine> {
+        let all = self.visits.all();
+        all.values().map(|entry| entry.line.clone()).collect()
+    }
+
+    /// Ends the console session that is shown with the number `id`; whether there is one.
+    pub(super) fn end_visit(&self, id: u64) -> bool {
+        let all = self.visits.all();
+        let entry = all.values().find(|entry| entry.line.id == id);
+        if let Some(entry) = entry {
+            // Kept for it if it does not wait right now.
+            entry.end.notify_one();
+        }
+        entry.is_some()
+    }
+
     /// Cancels what the console session with this process id runs, if this is its key.
     pub fn cancel(&self, process_id: i32, key: &[u8]) {
-        if let Some((its, cancel)) = self.visits.all().get(&process_id)
+        if let Some(Entry {
+            key: its, cancel, ..
+        }) = self.visits.all().get(&process_id)
             && its.len() == key.len()
             && its.iter().zip(key).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
         {
             // Only who waits now: a cancel that comes late must not hit the next command.
             cancel.notify_waiters();
         }
+    }
+}
+
+/// A console session as PgBouncer shows it: a client that has no server. Its number is above all others'.
+fn line(visitor: &Visitor, process_id: i32) -> ClientLine {
+    let now = Instant::now();
+    ClientLine {
+        id: u64::from(process_id.unsigned_abs()),
+        user: visitor.user.clone(),
+        database: CONSOLE_SHOWN.to_owned(),
+        pool_name: CONSOLE_SHOWN.to_owned(),
+        standing: Standing::Idle,
+        since: now,
+        peer: visitor.stream.peer(),
+        local: visitor.stream.local(),
+        tls: visitor.stream.encryption(),
+        replication: "none",
+        connected: now,
+        waiting: None,
+        transaction: None,
+        query: None,
+        text: String::new(),
+        application_name: visitor.application_name.clone(),
+        statements: 0,
+        server: None,
+        pins: Marks::default(),
+        pinned: None,
+        listens: false,
+        received: 0,
+        unsent: 0,
     }
 }

@@ -243,14 +243,17 @@ pub(super) async fn authenticate(
             let admission = Admission::new(talk, startup, proof, pool, permits);
             Ok(Admitted::Session(Box::new(admission)))
         }
-        Ok(Proven::Operator(proof)) => {
+        Ok(Proven::Operator(startup, proof)) => {
             let (stream, _, received, out) = talk.into_parts();
             let user = proof.user;
+            let mut settings = startup.settings();
+            let name = settings.find(|(name, _)| *name == "application_name");
             Ok(Admitted::Console(Visitor {
                 stream,
                 received,
                 out,
                 user,
+                application_name: name.map_or(String::new(), |(_, value)| value.to_owned()),
             }))
         }
         Err(ClientLoginError::Refused(refusal)) => {
@@ -273,7 +276,7 @@ pub(super) enum Admitted {
 /// What a conversation came to.
 enum Proven {
     Client(Startup, Authenticated, Arc<Pool>, Vec<Permit>),
-    Operator(Authenticated),
+    Operator(Startup, Authenticated),
 }
 
 async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginError> {
@@ -297,7 +300,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
             return Err(Refusal::no_operator(proof.user()).into());
         }
         auth::encode_authentication_ok(&mut talk.out);
-        return Ok(Proven::Operator(proof));
+        return Ok(Proven::Operator(startup, proof));
     }
     let mut permits = Vec::new();
     match hub.registry.clients.try_take() {

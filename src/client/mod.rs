@@ -40,6 +40,7 @@ mod replication;
 mod routes;
 mod seat;
 mod session;
+mod standstill;
 mod startup_settings;
 
 use admit::Admission;
@@ -49,6 +50,7 @@ pub use door::{Door, Doorkeeper};
 pub use oldest::Oldest;
 pub use routes::RouteTable;
 pub use seat::{HostNews, Order, Phase, Seats};
+pub use standstill::Standstill;
 
 /// What a worker is asked to do about clients.
 #[derive(Debug)]
@@ -122,6 +124,8 @@ pub struct Hub {
     pub routes: RouteTable,
     /// Whether and how the worker is stopping.
     pub draining: Cell<Option<Drain>>,
+    /// Whether its sessions are to stand still.
+    pub standstill: Standstill,
 }
 
 /// A session that a shutdown waits for.
@@ -195,6 +199,7 @@ impl Hub {
     /// days is not as large as its login was.
     async fn admit(self: &Rc<Self>, admission: Box<Admission>, counted: Counted) {
         let peer = admission.peer();
+        self.standstill.wait_until_over().await;
         if admission.is_replication() {
             let hub = Rc::clone(self);
             tokio::task::spawn_local(async move {
@@ -271,6 +276,7 @@ impl Hub {
             Errand::Console(errand) => self.run_for_console(errand),
             Errand::Reloaded => self.seats.order_all(|| Order::LookUp),
             Errand::Drain(Drain::Now) => {
+                self.go_on();
                 self.draining.set(Some(Drain::Now));
                 self.deadlines.end_all();
                 let refusal = Refusal::shutting_down();
@@ -278,6 +284,7 @@ impl Hub {
                     .order_all(|| Order::End(Box::new(refusal.clone())));
             }
             Errand::Drain(drain) => {
+                self.go_on();
                 self.draining.set(Some(drain));
                 // Half a login must not hold up the end.
                 self.deadlines.end_all();
@@ -288,7 +295,9 @@ impl Hub {
 
     /// Acts upon deadlines; a few times a second.
     pub fn sweep(&self, now: Instant) {
-        self.seats.sweep(now);
+        if !self.standstill.is_on() {
+            self.seats.sweep(now);
+        }
         self.deadlines.sweep(now);
         self.oldest.publish(self.worker, &self.seats);
         self.routes.prune();

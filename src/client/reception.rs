@@ -1,4 +1,4 @@
-//! What the console asks of a worker: who is there, and to end sessions.
+//! What the console asks of a worker: who is there, to end sessions, and to have them stand still.
 
 use std::rc::Rc;
 
@@ -40,6 +40,8 @@ impl Hub {
                 );
                 let _heard = reply.send(ended);
             }
+            Errand::StandStill(reply) => self.stand_still(reply),
+            Errand::GoOn => self.go_on(),
         }
     }
 }

@@ -1,17 +1,23 @@
 //! Replication connections: each has a server connection of its own, and every byte goes through
 //! as it is (PostgreSQL documentation, "Streaming Replication Protocol").
 
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use pooler_protocol::startup::Replication;
+use pooler_protocol::startup::{Replication, Startup};
+use pooler_protocol::statement::Marks;
 
 use super::admit::{Admission, Parts};
 use super::seat::{CancelKey, Order, Phase, Seated};
+use super::session::server_line;
 use super::{Drain, Hub};
+use crate::admin::{Census, ClientLine, ServerLine, Standing};
 use crate::error::{ClientLoginError, LoginError, Refusal};
+use crate::net::Stream;
 use crate::pool::{Pool, liveness};
 use crate::server::Server;
 use crate::server::login::{Target, login};
@@ -49,33 +55,102 @@ pub(super) async fn serve(
     let seat = hub.seats.take(Arc::clone(&pool), key, now);
     // Never overdue: what is within the stream is not looked at.
     seat.enter(Phase::Active, Instant::now());
-    tokio::select! {
-        ended = tokio::io::copy_bidirectional(&mut stream, &mut server.stream) => if let Err(e) = ended {
+    let lines = Lines::new(&pool, &startup, &stream, &server, now);
+    let mut copy = pin!(tokio::io::copy_bidirectional(
+        &mut stream,
+        &mut server.stream
+    ));
+    std::future::poll_fn(|cx| {
+        seat.set_waker(cx.waker());
+        if is_told_to_end(hub, &seat, &pool, &lines) {
+            // It has no end of its own, and an error could stand in the middle of a message.
+            tracing::debug!("replication connection closed");
+            return Poll::Ready(());
+        }
+        if hub.standstill.is_on() {
+            return Poll::Pending;
+        }
+        let ended = std::task::ready!(copy.as_mut().poll(cx));
+        if let Err(e) = ended {
             tracing::debug!("replication connection ended: {e}");
-        },
-        // It has no end of its own, and an error could stand in the middle of a message.
-        () = told_to_end(hub, &seat, &pool) => tracing::debug!("replication connection closed"),
-    }
+        }
+        Poll::Ready(())
+    })
+    .await;
     drop((connection, permits));
     Ok(())
 }
 
-/// Until a shutdown, or a reload that took its database away.
-async fn told_to_end(hub: &Rc<Hub>, seat: &Seated, pool: &Arc<Pool>) {
-    std::future::poll_fn(|cx| {
-        seat.set_waker(cx.waker());
-        let ended = seat
-            .take_orders()
-            .iter()
-            .any(|order| matches!(order, Order::End(_) | Order::Abort));
-        let draining = matches!(hub.draining.get(), Some(Drain::Clients | Drain::Now));
-        if ended || draining || pool.is_retired() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+/// By a shutdown, by an operator, or by a reload that took its database away.
+fn is_told_to_end(hub: &Hub, seat: &Seated, pool: &Pool, lines: &Lines) -> bool {
+    let mut ended = false;
+    for order in seat.take_orders() {
+        match order {
+            Order::Describe(census) => lines.describe(seat.id(), &census),
+            Order::End(_) | Order::Abort => ended = true,
+            _ => {}
         }
-    })
-    .await;
+    }
+    let draining = matches!(hub.draining.get(), Some(Drain::Clients | Drain::Now));
+    ended || draining || pool.is_retired()
+}
+
+/// What the console shows of a replication connection: nothing of it changes.
+struct Lines {
+    client: ClientLine,
+    server: ServerLine,
+}
+
+impl Lines {
+    fn new(pool: &Pool, startup: &Startup, stream: &Stream, server: &Server, now: Instant) -> Self {
+        let replication = match startup.replication() {
+            Replication::Database => "logical",
+            Replication::Physical | Replication::No => "physical",
+        };
+        let name = startup.settings().find(|(n, _)| *n == "application_name");
+        let client = ClientLine {
+            id: 0,
+            user: startup.user().to_owned(),
+            database: pool.key.database.clone(),
+            // It holds no server of any pool, and nobody waits for it.
+            pool_name: String::new(),
+            standing: Standing::Active,
+            since: now,
+            peer: stream.peer(),
+            local: stream.local(),
+            tls: stream.encryption(),
+            replication,
+            connected: now,
+            waiting: None,
+            transaction: None,
+            query: None,
+            text: String::new(),
+            application_name: name.map_or(String::new(), |(_, v)| v.to_owned()),
+            statements: 0,
+            server: Some((server.identity.id, server.identity.process_id)),
+            pins: Marks::default(),
+            pinned: None,
+            listens: false,
+            received: 0,
+            unsent: 0,
+        };
+        let server = ServerLine {
+            replication,
+            ..server_line(&pool.key, server)
+        };
+        Self { client, server }
+    }
+
+    fn describe(&self, id: u64, census: &Census) {
+        census.add_client(ClientLine {
+            id,
+            ..self.client.clone()
+        });
+        census.add_server(ServerLine {
+            client: Some(id),
+            ..self.server.clone()
+        });
+    }
 }
 
 type Opened = (Server, crate::pool::limit::Permit);

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::oneshot;
 
+use super::standstill::Unquiet;
 use crate::admin::Census;
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Refusal};
@@ -53,6 +54,8 @@ pub enum Order {
     Hosts(Arc<HostNews>),
     /// Say what it is doing.
     Describe(Rc<Census>),
+    /// Stand still, and drop this when nothing is unsent.
+    StandStill(Rc<Unquiet>),
 }
 
 /// What has changed about the hosts of a cluster.

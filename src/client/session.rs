@@ -27,6 +27,7 @@ use pooler_protocol::statement::Marks;
 
 use super::admit::Holdings;
 use super::seat::{Phase, Seated};
+use super::standstill::Unquiet;
 use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::config::{OnSessionState, PoolMode, Routing};
@@ -111,6 +112,8 @@ pub(super) struct Session {
     ended_by: Option<Box<Broken>>,
     /// Others know how to wake it.
     started: bool,
+    /// It is to stand still, and has something unsent.
+    unquiet: Option<Rc<Unquiet>>,
     holdings: Holdings,
 }
 
@@ -182,6 +185,7 @@ impl Session {
             pinned: None,
             ended_by: None,
             started: false,
+            unquiet: None,
             holdings,
             home: Rc::clone(&local),
             local,
@@ -234,6 +238,9 @@ impl Session {
         }
         if self.seat.has_orders() && matches!(self.obey(), Step::End) {
             return Poll::Ready(());
+        }
+        if self.hub.standstill.is_on() && !matches!(self.state, State::Closing) {
+            return self.stand_still(cx);
         }
         loop {
             let step = match &self.state {

@@ -12,7 +12,7 @@ use crate::metrics::Why;
 use crate::registry::Current;
 
 /// Whether there is a primary.
-pub(super) fn primary_up(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn primary_up(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     for cluster in all.current.clusters().values() {
         let up = match cluster.primary_state() {
             PrimaryState::Unknown => continue,
@@ -25,14 +25,14 @@ pub(super) fn primary_up(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Resul
 }
 
 /// Whether each host can be reached.
-pub(super) fn host_up(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn host_up(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     each_host(all, |labels, known| {
         out.gauge(labels, u32::from(known.health == Health::Up))
     })
 }
 
 /// The role that each host was seen in.
-pub(super) fn host_role(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn host_role(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     each_host(all, |labels, known| {
         let Some(role) = known.role else {
             return Ok(());
@@ -44,14 +44,14 @@ pub(super) fn host_role(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result
 }
 
 /// How far replicas are behind, in seconds.
-pub(super) fn lag_seconds(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn lag_seconds(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     each_replica(all, |labels, known| {
         out.gauge(labels, known.lag.as_secs_f64())
     })
 }
 
 /// The same in bytes.
-pub(super) fn lag_bytes(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn lag_bytes(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     each_replica(all, |labels, known| {
         out.gauge(labels, i64::try_from(known.lag_bytes).unwrap_or(i64::MAX))
     })
@@ -67,7 +67,7 @@ pub(super) fn datacenter(current: &Current, pool: &PoolSample) -> Option<Arc<str
 }
 
 /// Failovers of each cluster that the monitor looks at.
-pub(super) fn failovers(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn failovers(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     for cluster in all.current.clusters().values().filter(|c| c.is_monitored()) {
         out.counter(&[("cluster", cluster.name())], cluster.failovers())?;
     }
@@ -75,7 +75,7 @@ pub(super) fn failovers(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result
 }
 
 /// How long the last failover took.
-pub(super) fn failover_seconds(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn failover_seconds(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     let clusters = all.current.clusters().values();
     for cluster in clusters.filter(|c| c.failovers() > 0) {
         let took = cluster.failover_took().as_secs_f64();
@@ -85,7 +85,7 @@ pub(super) fn failover_seconds(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt:
 }
 
 /// Batches by where they went and why.
-pub(super) fn routed(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+pub(super) fn routed(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     for pool in &all.pools {
         let cluster = all
             .current

@@ -1,17 +1,12 @@
-//! From the table of metrics to text, through prometheus-client's encoder.
+//! From the table of metrics to text.
 //!
-//! That crate writes OpenMetrics. Who does not ask for it gets Prometheus' older text format, which
-//! differs in the comments only: there a counter's name has its `_total` in them, too.
+//! Written by hand, because of what it costs: a scrape of a thousand pools is some ten thousand lines, or two hundred thousand
+//! if all of them have series of their own. The labels of a pool are put into words once a scrape, those of a bucket once a
+//! process, and each line is a few copies into one string.
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry as Registered, Unit as PrometheusUnit};
 
 use super::clusters;
 use super::pools::PoolSample;
@@ -60,43 +55,45 @@ pub(super) struct Snapshot {
 /// Renders the metrics.
 #[derive(Debug)]
 pub(super) struct Exporter {
-    registered: Registered,
+    registry: Arc<Registry>,
+    /// Locked through a whole scrape, so that there is one at a time: several would take cores
+    /// from the workers.
+    last: Mutex<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    roll: Roll,
+    /// How long the last text was: the next is about as long.
+    len: usize,
 }
 
 impl Exporter {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
-        let mut registered = Registered::default();
-        registered.register_collector(Box::new(Source {
+        let roll = Roll::new();
+        Self {
             registry,
-            roll: Mutex::new(Roll::new()),
-        }));
-        Self { registered }
+            last: Mutex::new(Last { roll, len: 0 }),
+        }
     }
 
     pub(super) fn render(&self, format: Format) -> Result<String, fmt::Error> {
-        let mut out = String::new();
-        match format {
-            Format::OpenMetrics => text::encode(&mut out, &self.registered)?,
-            Format::Prometheus => {
-                text::encode(&mut Classic::new(&mut out), &self.registered)?;
-            }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.look(&mut last.roll);
+        let labels: Vec<String> = snapshot.pools.iter().map(labels_text).collect();
+        let mut out = String::with_capacity(last.len + last.len / 8);
+        for row in ROWS {
+            row.describe(format, &mut out)?;
+            encode_row(row, &snapshot, &labels, &mut out)?;
         }
+        if format == Format::OpenMetrics {
+            out.push_str("# EOF\n");
+        }
+        last.len = out.len();
         Ok(out)
     }
-}
 
-/// Where prometheus-client takes the numbers from, at each scrape.
-#[derive(Debug)]
-struct Source {
-    registry: Arc<Registry>,
-    /// Locked through a whole scrape, so that there is one at a time: several would take cores
-    /// from the workers.
-    roll: Mutex<Roll>,
-}
-
-impl Collector for Source {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut roll = self.roll.lock().unwrap_or_else(PoisonError::into_inner);
+    fn look(&self, roll: &mut Roll) -> Snapshot {
         let current = self.registry.current();
         let places = current.config.metrics.max_pools.count();
         let places = places.unwrap_or(usize::MAX);
@@ -104,43 +101,48 @@ impl Collector for Source {
         for pool in &mut pools {
             pool.datacenter = clusters::datacenter(&current, pool);
         }
-        let snapshot = Snapshot {
+        Snapshot {
             pools,
             registry: Arc::clone(&self.registry),
             current,
             process: Process::look(),
-        };
-        for row in ROWS {
-            encode_row(row, &snapshot, &mut encoder)?;
         }
-        drop(roll);
-        Ok(())
     }
 }
 
-fn encode_row(row: &Row, snapshot: &Snapshot, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let unit = match row.unit {
-        Unit::None => None,
-        Unit::Seconds => Some(PrometheusUnit::Seconds),
-        Unit::Bytes => Some(PrometheusUnit::Bytes),
-    };
-    let mut encoder = out.encode_descriptor(row.stem(), row.help, unit.as_ref(), row.kind)?;
+impl Row {
+    /// The comments in front of its series. The older format has the name of a counter in full.
+    fn describe(&self, format: Format, out: &mut String) -> fmt::Result {
+        let name = match format {
+            Format::OpenMetrics => self.family(),
+            Format::Prometheus => self.name,
+        };
+        writeln!(out, "# HELP {name} {}", self.help)?;
+        writeln!(out, "# TYPE {name} {}", self.kind.word())?;
+        match (format, self.unit) {
+            (Format::OpenMetrics, Unit::Seconds) => writeln!(out, "# UNIT {name} seconds"),
+            (Format::OpenMetrics, Unit::Bytes) => writeln!(out, "# UNIT {name} bytes"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `labels` are those of the pools.
+fn encode_row(
+    row: &'static Row,
+    snapshot: &Snapshot,
+    labels: &[String],
+    out: &mut String,
+) -> fmt::Result {
+    let pools = || snapshot.pools.iter().zip(labels);
     match row.each {
-        Each::Once(emit) => emit(snapshot, &mut Series::new(&mut encoder, &[], row.labels)),
-        Each::Pool(emit) => snapshot.pools.iter().try_for_each(|pool| {
-            emit(
-                pool,
-                &mut Series::new(&mut encoder, &labels_of(pool), row.labels),
-            )
-        }),
-        Each::Living(emit) => snapshot.pools.iter().try_for_each(|pool| {
-            let Some(gauges) = &pool.gauges else {
-                return Ok(());
-            };
-            emit(
-                gauges,
-                &mut Series::new(&mut encoder, &labels_of(pool), row.labels),
-            )
+        Each::Once(emit) => emit(snapshot, &mut Series::new(row, "", out)),
+        Each::Pool(emit) => {
+            pools().try_for_each(|(pool, labels)| emit(pool, &mut Series::new(row, labels, out)))
+        }
+        Each::Living(emit) => pools().try_for_each(|(pool, labels)| match &pool.gauges {
+            Some(gauges) => emit(gauges, &mut Series::new(row, labels, out)),
+            None => Ok(()),
         }),
     }
 }
@@ -153,146 +155,168 @@ pub(super) fn labels_of(pool: &PoolSample) -> Vec<Label<'_>> {
     labels
 }
 
+/// The same as they are written.
+fn labels_text(pool: &PoolSample) -> String {
+    let mut text = String::new();
+    for label in labels_of(pool) {
+        push_label(&mut text, label);
+    }
+    text
+}
+
 /// A label and its value.
 pub(super) type Label<'a> = (&'a str, &'a str);
 
-/// Where a row of the table puts its numbers.
-#[derive(Debug)]
-pub(super) struct Series<'a, 'e> {
-    encoder: &'a mut MetricEncoder<'e>,
-    labels: &'a [Label<'a>],
-    /// What else may come, by the table.
-    more: &'static [&'static str],
+/// Appends `name="value"`, behind a comma if something stands before it.
+fn push_label(text: &mut String, (name, value): Label<'_>) {
+    if !text.is_empty() {
+        text.push(',');
+    }
+    text.push_str(name);
+    text.push_str("=\"");
+    for piece in value.split_inclusive(['\\', '"', '\n']) {
+        let plain = piece.strip_suffix(['\\', '"', '\n']);
+        text.push_str(plain.unwrap_or(piece));
+        text.push_str(match piece.as_bytes().last() {
+            Some(b'\\') => "\\\\",
+            Some(b'"') => "\\\"",
+            Some(b'\n') => "\\n",
+            _ => "",
+        });
+    }
+    text.push('"');
 }
 
-impl<'a, 'e> Series<'a, 'e> {
-    fn new(
-        encoder: &'a mut MetricEncoder<'e>,
-        labels: &'a [Label<'a>],
-        more: &'static [&'static str],
-    ) -> Self {
-        Self {
-            encoder,
-            labels,
-            more,
-        }
+/// A number, as it is written.
+pub(super) trait Value: Copy {
+    fn push(self, out: &mut String);
+}
+
+impl Value for f64 {
+    fn push(self, out: &mut String) {
+        // With a point or an exponent, as OpenMetrics would have it. A string takes everything.
+        let _written = write!(out, "{self:?}");
+    }
+}
+
+macro_rules! whole_numbers {
+    ($($kind:ty),+) => {
+        $(impl Value for $kind {
+            fn push(self, out: &mut String) {
+                out.push_str(itoa::Buffer::new().format(self));
+            }
+        })+
+    };
+}
+
+whole_numbers!(i32, i64, u32, u64, usize);
+
+/// Where a row of the table puts its numbers.
+#[derive(Debug)]
+pub(super) struct Series<'a> {
+    row: &'static Row,
+    /// As they are written; empty if there are none.
+    labels: &'a str,
+    out: &'a mut String,
+}
+
+impl<'a> Series<'a> {
+    fn new(row: &'static Row, labels: &'a str, out: &'a mut String) -> Self {
+        Self { row, labels, out }
     }
 
     /// A value that goes up and down.
-    pub(super) fn gauge(
-        &mut self,
-        more: &[Label<'_>],
-        value: impl EncodeGaugeValue,
-    ) -> fmt::Result {
-        self.encode(more, |encoder| encoder.encode_gauge(&value))
+    pub(super) fn gauge(&mut self, more: &[Label<'_>], value: impl Value) -> fmt::Result {
+        self.sample(more, value)
     }
 
     /// A sum that only grows.
     pub(super) fn counter(&mut self, more: &[Label<'_>], value: u64) -> fmt::Result {
-        self.encode(more, |encoder| {
-            encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
-        })
+        self.sample(more, value)
     }
 
     /// The same in seconds.
     pub(super) fn counter_seconds(&mut self, value: f64) -> fmt::Result {
-        self.encode(&[], |encoder| {
-            encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
-        })
+        self.sample(&[], value)
     }
 
-    /// Durations; the encoder makes the buckets cumulative.
+    /// Durations; the buckets become cumulative.
     pub(super) fn histogram(&mut self, more: &[Label<'_>], sum: &HistogramSum) -> fmt::Result {
-        let bounds = BUCKETS_US.iter().map(|&us| seconds(us));
-        let bounds = bounds.chain(std::iter::once(f64::INFINITY));
-        let mut buckets = [(0.0, 0); BUCKETS_US.len() + 1];
-        for (bucket, (bound, &n)) in buckets.iter_mut().zip(bounds.zip(&sum.buckets)) {
-            *bucket = (bound, n);
+        let labels = self.all_labels(more);
+        let count: u64 = sum.buckets.iter().sum();
+        self.part("_sum", &labels, seconds(sum.sum_us));
+        self.part("_count", &labels, count);
+        let mut so_far = 0;
+        for (bound, n) in BOUNDS.iter().zip(sum.buckets) {
+            so_far += n;
+            let out = &mut *self.out;
+            for piece in [self.row.name, "_bucket{", bound, ",", &labels, "} "] {
+                out.push_str(piece);
+            }
+            so_far.push(out);
+            out.push('\n');
         }
-        let count = sum.buckets.iter().sum();
-        self.encode(more, |encoder| {
-            encoder.encode_histogram::<NoLabelSet>(seconds(sum.sum_us), count, &buckets, None)
-        })
+        Ok(())
     }
 
-    fn encode(
-        &mut self,
-        more: &[Label<'_>],
-        write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
-    ) -> fmt::Result {
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "a row may have something to write that fails"
+    )]
+    fn sample(&mut self, more: &[Label<'_>], value: impl Value) -> fmt::Result {
+        match more {
+            [] => {
+                let labels = self.labels;
+                self.part("", labels, value);
+            }
+            more => {
+                let labels = self.all_labels(more);
+                self.part("", &labels, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn all_labels(&self, more: &[Label<'_>]) -> String {
         debug_assert!(
-            more.iter().all(|(name, _)| self.more.contains(name)),
+            more.iter().all(|(name, _)| self.row.labels.contains(name)),
             "BUG: a label that the table does not have: {more:?}"
         );
-        if self.labels.is_empty() && more.is_empty() {
-            return write(self.encoder);
+        let mut labels = String::with_capacity(self.labels.len() + 32);
+        labels.push_str(self.labels);
+        for label in more {
+            push_label(&mut labels, *label);
         }
-        let labels = (self.labels, more);
-        write(&mut self.encoder.encode_family(&labels)?)
+        labels
+    }
+
+    /// A line.
+    fn part(&mut self, suffix: &str, labels: &str, value: impl Value) {
+        let out = &mut *self.out;
+        out.push_str(self.row.name);
+        out.push_str(suffix);
+        if !labels.is_empty() {
+            out.push('{');
+            out.push_str(labels);
+            out.push('}');
+        }
+        out.push(' ');
+        value.push(out);
+        out.push('\n');
     }
 }
+
+/// The label of each bucket.
+static BOUNDS: LazyLock<[String; BUCKETS_US.len() + 1]> = LazyLock::new(|| {
+    std::array::from_fn(|n| match BUCKETS_US.get(n) {
+        // A name of a series: never with an exponent, and always with a point.
+        Some(&us) if us.is_multiple_of(1_000_000) => format!("le=\"{}.0\"", us / 1_000_000),
+        Some(&us) => format!("le=\"{}\"", seconds(us)),
+        None => "le=\"+Inf\"".to_owned(),
+    })
+});
 
 #[expect(clippy::cast_precision_loss, reason = "285 years are exact")]
 fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
-}
-
-/// Makes Prometheus' older format of OpenMetrics as it is written.
-struct Classic<'a> {
-    out: &'a mut String,
-    /// A comment whose end has not come yet; samples go through at once.
-    comment: String,
-    line_begins: bool,
-}
-
-impl<'a> Classic<'a> {
-    fn new(out: &'a mut String) -> Self {
-        Self {
-            out,
-            comment: String::new(),
-            line_begins: true,
-        }
-    }
-
-    fn end_comment(&mut self) {
-        let comment = std::mem::take(&mut self.comment);
-        let mut words = comment.splitn(4, ' ');
-        let (_, Some(kind @ ("HELP" | "TYPE")), Some(name), Some(rest)) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            // UNIT and EOF are OpenMetrics' own.
-            return;
-        };
-        let total = if is_counter(name) { "_total" } else { "" };
-        self.out.push_str("# ");
-        self.out.push_str(kind);
-        self.out.push(' ');
-        self.out.push_str(name);
-        self.out.push_str(total);
-        self.out.push(' ');
-        self.out.push_str(rest);
-    }
-}
-
-/// Whether `name` is a counter's without its `_total`.
-fn is_counter(name: &str) -> bool {
-    ROWS.iter().any(|row| {
-        matches!(row.kind, MetricType::Counter) && row.name.strip_suffix("_total") == Some(name)
-    })
-}
-
-impl Write for Classic<'_> {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        let is_comment = !self.comment.is_empty() || (self.line_begins && s.starts_with('#'));
-        self.line_begins = s.ends_with('\n');
-        if !is_comment {
-            self.out.push_str(s);
-            return Ok(());
-        }
-        self.comment.push_str(s);
-        if self.line_begins {
-            self.end_comment();
-        }
-        Ok(())
-    }
 }

@@ -5,8 +5,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::metrics::MetricType;
-
 use super::clusters;
 use super::pools::{Gauges, PoolSample};
 use super::process::Process;
@@ -21,10 +19,29 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) unit: Unit,
-    pub(super) kind: MetricType,
+    pub(super) kind: Kind,
     /// Labels beside those that [`Row::each`] brings.
     pub(super) labels: Labels,
     pub(super) each: Each,
+}
+
+/// What kind of number it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Gauge,
+    Counter,
+    Histogram,
+}
+
+impl Kind {
+    /// As both formats call it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+        }
+    }
 }
 
 /// What it is measured in; the name ends in it (before `_total`).
@@ -42,27 +59,20 @@ type Labels = &'static [&'static str];
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Each {
     /// Each pool; it has the labels `database` and `user` already.
-    Pool(fn(&PoolSample, &mut Series<'_, '_>) -> fmt::Result),
+    Pool(fn(&PoolSample, &mut Series<'_>) -> fmt::Result),
     /// Each pool that lives, likewise.
-    Living(fn(&Gauges, &mut Series<'_, '_>) -> fmt::Result),
+    Living(fn(&Gauges, &mut Series<'_>) -> fmt::Result),
     /// The process.
-    Once(fn(&Snapshot, &mut Series<'_, '_>) -> fmt::Result),
+    Once(fn(&Snapshot, &mut Series<'_>) -> fmt::Result),
 }
 
 impl Row {
-    /// The name without what the encoder appends.
-    pub(super) fn stem(&self) -> &'static str {
-        let name = match self.kind {
-            MetricType::Counter => self.name.strip_suffix("_total"),
-            _ => None,
-        };
-        let name = name.unwrap_or(self.name);
-        let stem = match self.unit {
-            Unit::None => None,
-            Unit::Seconds => name.strip_suffix("_seconds"),
-            Unit::Bytes => name.strip_suffix("_bytes"),
-        };
-        stem.unwrap_or(name)
+    /// What OpenMetrics calls it in its comments.
+    pub(super) fn family(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            Kind::Gauge | Kind::Histogram => self.name,
+        }
     }
 }
 
@@ -73,7 +83,7 @@ const fn gauge(
     labels: Labels,
     each: Each,
 ) -> Row {
-    row(MetricType::Gauge, name, unit, help, labels, each)
+    row(Kind::Gauge, name, unit, help, labels, each)
 }
 
 const fn counter(
@@ -83,22 +93,15 @@ const fn counter(
     labels: Labels,
     each: Each,
 ) -> Row {
-    row(MetricType::Counter, name, unit, help, labels, each)
+    row(Kind::Counter, name, unit, help, labels, each)
 }
 
 const fn histogram(name: &'static str, help: &'static str, labels: Labels, each: Each) -> Row {
-    row(
-        MetricType::Histogram,
-        name,
-        Unit::Seconds,
-        help,
-        labels,
-        each,
-    )
+    row(Kind::Histogram, name, Unit::Seconds, help, labels, each)
 }
 
 const fn row(
-    kind: MetricType,
+    kind: Kind,
     name: &'static str,
     unit: Unit,
     help: &'static str,
@@ -455,7 +458,7 @@ fn of_process(all: &Snapshot, emit: impl FnOnce(&Process) -> fmt::Result) -> fmt
 }
 
 /// A refused login belongs to no pool: whose it would have been is not known, or not believed.
-fn errors(all: &Snapshot, out: &mut Series<'_, '_>) -> fmt::Result {
+fn errors(all: &Snapshot, out: &mut Series<'_>) -> fmt::Result {
     fn text(code: &SqlState) -> &str {
         std::str::from_utf8(code).unwrap_or("other")
     }

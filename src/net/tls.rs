@@ -91,6 +91,10 @@ impl TlsStream {
         &self.open().socket
     }
 
+    pub(super) fn records(&self) -> &Records {
+        &self.open().records
+    }
+
     fn parts(&mut self) -> (&mut Stream, &mut Records) {
         let open = self.open.as_mut();
         let Open { socket, records } = open.expect("BUG: it is used while it moves");

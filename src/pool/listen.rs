@@ -24,6 +24,15 @@ impl Listener {
 }
 
 impl Pool {
+    /// Whether there is a connection that listens for clients.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        let current = self.listener.current();
+        current
+            .as_ref()
+            .is_some_and(|exchange| !exchange.is_closed())
+    }
+
     /// Has the connection closed if nobody listens by it.
     pub(super) fn rest_listener(&self) {
         let mut current = self.listener.current();

@@ -28,7 +28,7 @@ pub enum Closed {
     No,
     /// By PAUSE.
     Paused,
-    /// By SUSPEND.
+    /// By SUSPEND: sessions stand still, and keep their servers.
     Suspended,
 }
 
@@ -36,7 +36,7 @@ impl Gates {
     /// Whether clients of `database` get no server.
     #[must_use]
     pub fn is_paused(&self, database: &str) -> bool {
-        self.everything != Closed::No || self.paused.contains(database)
+        self.everything == Closed::Paused || self.paused.contains(database)
     }
 
     /// Whether `database` lets nobody new in.

@@ -87,6 +87,12 @@ impl Listening {
         self.stage == Stage::Wanted && self.link.is_none()
     }
 
+    /// Whether the connection that listens for all listens for this client.
+    #[must_use]
+    pub fn has_link(&self) -> bool {
+        self.link.is_some()
+    }
+
     /// Uses `link` from now on.
     pub fn use_link(&mut self, link: Link) {
         link.listen(self.fresh.clone());

@@ -1,4 +1,7 @@
 //! Columns are PgBouncer's, in its order and of its types; ours stand behind them.
+//!
+//! `make parity` asks the program itself: 1.24.1 and 1.26.1 have said so, and 1.25 changed no column by its changelog. 1.26 has
+//! one column more in SHOW STATS and its parts (clients that logged in), and neither SUSPEND nor SHOW FDS any more.
 
 use crate::support::query;
 use crate::{console, described, rig};
@@ -14,8 +17,8 @@ const SOCKET: &str = "type user database replication state addr port:i local_add
 const BUFFERS: &str =
     " recv_pos:i pkt_pos:i pkt_remain:i send_pos:i send_remain:i pkt_avail:i send_avail:i";
 
-/// As PgBouncer 1.24.1 describes them, and 1.25, which changes none: `:i` is int4, `:q` int8, `:n` numeric, all others text. Behind `+` are our own.
-fn sheets() -> Vec<(&'static str, String)> {
+/// `:i` is int4, `:q` int8, `:n` numeric, all others text. Behind `+` are our own.
+pub(crate) fn sheets() -> Vec<(&'static str, String)> {
     let own = |s: &str| s.to_owned();
     vec![
         ("CLIENTS", format!("{SOCKET} + query")),
@@ -91,7 +94,7 @@ fn sheets() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn columns(sheet: &str) -> Vec<(String, u32)> {
+pub(crate) fn columns(sheet: &str) -> Vec<(String, u32)> {
     let column = |word: &str| {
         let (name, kind) = word.split_once(':').unwrap_or((word, ""));
         let oid = match kind {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Rig, Wire, query, startup, wait_until};
+use crate::support::{Rig, Wire, bind, execute, parse, query, startup, sync, wait_until};
 use crate::{console, error, rig, rig_with, table};
 
 /// The notices and the end of a command.
@@ -49,6 +49,36 @@ fn t62_permissions_hold_for_every_command() {
         stranger.send(&[startup(&[("user", "postgres"), ("database", database)])]);
         stranger.expect("E(42501) .");
     }
+}
+
+/// 62: what was prepared by an operator runs as whoever that is now.
+#[test]
+fn t62_a_command_prepared_before_a_reload_is_not_for_who_lost_the_right() {
+    let mut rig = rig();
+    let mut wire = console(&rig);
+    wire.send(&[parse("p", "PAUSE"), sync()]);
+    wire.expect("1 Z(I)");
+    wire.send(&[parse("s", "SHOW CLIENTS"), sync()]);
+    wire.expect("1 Z(I)");
+    rig.pooler.reload(|b| {
+        b.set("admin_users = [\"other\"]")
+            .set("stats_users = [\"ops\"]")
+    });
+    wait_until("it is read", || {
+        rig.pooler.log().contains("configuration reloaded")
+    });
+    wire.send(&[bind("", "p", &[]), execute(""), sync()]);
+    wire.expect("2 E(42501) Z(I)");
+    wire.send(&[bind("", "s", &[]), execute(""), sync()]);
+    let got = wire.recv_to_ready();
+    assert!(got.iter().any(|m| m.tag == b'D'), "{got:?}");
+    rig.pooler.reload(|b| b.set("stats_users = [\"another\"]"));
+    wait_until("it is read", || {
+        rig.pooler.log().matches("configuration reloaded").count() == 2
+    });
+    wire.send(&[bind("", "s", &[]), execute(""), sync()]);
+    wire.expect("2 E(42501) Z(I)");
+    assert_eq!(rig.login().one("SELECT 1"), "1");
 }
 
 #[test]
@@ -122,6 +152,45 @@ fn t74_a_failed_reload_changes_nothing_and_names_file_line_and_key() {
     );
     assert_eq!(table(&mut console, "SHOW SETTINGS"), before);
     assert_eq!(rig.login().one("SELECT 1"), "1");
+}
+
+/// 74: neither a reload that is refused nor one that is not touches statistics, or servers of a pool that stays as it is.
+#[test]
+fn t74_reloads_keep_statistics_and_servers() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let mut client = rig.login();
+    let pid = client.one("SELECT pg_backend_pid()");
+    let counted = |console: &mut Wire| {
+        let stats = table(console, "SHOW STATS");
+        let of = stats.iter().find(|s| s["database"] == rig.database);
+        let of = of.unwrap();
+        (
+            of["total_xact_count"].parse::<u64>().unwrap(),
+            of["total_xact_time"].parse::<u64>().unwrap(),
+        )
+    };
+    let before = counted(&mut console);
+    assert_eq!(before.0, 1);
+    let file = rig.pooler.dir().join("pooler.toml");
+    let old = std::fs::read_to_string(&file).unwrap();
+    for (new, taken) in [
+        (
+            old.replace("pool_size = 5", "pool_size = 6\npool_sise = 2"),
+            false,
+        ),
+        (old.replace("pool_size = 5", "pool_size = 6"), true),
+        (
+            format!("{old}\n[databases.more]\ncluster = \"main\"\n"),
+            true,
+        ),
+    ] {
+        std::fs::write(&file, new).unwrap();
+        assert_eq!(console.try_rows("RELOAD").is_ok(), taken);
+        assert_eq!(counted(&mut console), before);
+    }
+    assert_eq!(client.one("SELECT pg_backend_pid()"), pid);
+    assert_eq!(counted(&mut console).0, 2);
 }
 
 #[test]
@@ -256,7 +325,8 @@ fn t75_the_console_is_there_while_the_pooler_drains_and_stops_nothing() {
     wait_until("it drains", || {
         rig.pooler.log().contains("told by the console")
     });
-    assert_eq!(table(&mut before, "SHOW CLIENTS").len(), 1);
+    // Its own session and the one that it waits for.
+    assert_eq!(table(&mut before, "SHOW CLIENTS").len(), 2);
     // By the Unix socket also who comes now.
     let psql = |user: &str, database: &str, sql: &str| {
         let mut psql = std::process::Command::new("psql");
@@ -308,7 +378,9 @@ fn operators_get_in_where_clients_do_not() {
     assert_eq!(refused.err().unwrap().sqlstate(), "53300");
     for user in ["ops", "watch"] {
         let mut wire = rig.pooler.login(user, "pgbouncer");
-        assert_eq!(table(&mut wire, "SHOW CLIENTS").len(), 1);
+        let clients = table(&mut wire, "SHOW CLIENTS").into_iter();
+        let inside = clients.filter(|client| client["database"] == rig.database);
+        assert_eq!(inside.count(), 1);
     }
 }
 

@@ -12,7 +12,9 @@ fn clients_servers_and_their_links_are_shown() {
     idle.one("SELECT 1");
     busy.rows("BEGIN");
     let pid = busy.one("SELECT pg_backend_pid()");
-    let clients = table(&mut console, "SHOW CLIENTS");
+    let (clients, operators): (Vec<_>, Vec<_>) = table(&mut console, "SHOW CLIENTS")
+        .into_iter()
+        .partition(|c| c["database"] == rig.database);
     assert_eq!(clients.len(), 2, "{clients:?}");
     let shop = clients.iter().find(|c| c["application_name"] == "shop");
     let shop = shop.unwrap();
@@ -23,6 +25,7 @@ fn clients_servers_and_their_links_are_shown() {
     assert_eq!(shop["local_port"], rig.pooler.port().to_string());
     assert_eq!(shop["query"], "SELECT pg_backend_pid()");
     assert!(shop["connect_time"].ends_with(" UTC"), "{shop:?}");
+    assert_eq!((&*shop["tls"], &*shop["replication"]), ("", "none"));
     let other = clients.iter().find(|c| c["id"] != shop["id"]).unwrap();
     assert_eq!((&*other["state"], &*other["link"]), ("idle", ""));
     let servers = table(&mut console, "SHOW SERVERS");
@@ -32,7 +35,9 @@ fn clients_servers_and_their_links_are_shown() {
     assert_eq!(shop["link"], active["ptr"]);
     assert_eq!(active["application_name"], "shop");
     let sockets = table(&mut console, "SHOW SOCKETS");
-    assert_eq!(sockets.len(), 2 + servers.len(), "{sockets:?}");
+    // The operators' own sessions are there, too, as PgBouncer has it.
+    let (both, all) = (operators.len(), 2 + operators.len() + servers.len());
+    assert_eq!((both, sockets.len()), (1, all), "{sockets:?}");
     let pools = table(&mut console, "SHOW POOLS");
     let pool = pools
         .iter()
@@ -44,6 +49,82 @@ fn clients_servers_and_their_links_are_shown() {
         ("1", "transaction")
     );
     busy.rows("COMMIT");
+}
+
+/// As PgBouncer has it: clients of the database `pgbouncer`, by whichever name they came; they can be ended like others.
+#[test]
+fn sessions_of_the_console_are_shown_and_can_be_ended() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let named = [
+        ("user", "watch"),
+        ("database", "pgbouncer"),
+        ("application_name", "exporter"),
+    ];
+    let mut other = Wire::login_with(rig.pooler.port(), &named, "");
+    other.one("SHOW VERSION");
+    let clients = table(&mut console, "SHOW CLIENTS");
+    let line = |user: &str| clients.iter().find(|c| c["user"] == user).unwrap();
+    for (user, name) in [("ops", ""), ("watch", "exporter")] {
+        let line = line(user);
+        assert_eq!(
+            (&*line["type"], &*line["database"], &*line["state"]),
+            ("C", "pgbouncer", "idle")
+        );
+        assert_eq!((&*line["application_name"], &*line["link"]), (name, ""));
+    }
+    assert_eq!(clients.len(), 2, "{clients:?}");
+    console.rows(&format!("KILL_CLIENT {}", line("watch")["id"]));
+    other.expect("E(57P01) .");
+    let left = table(&mut console, "SHOW CLIENTS");
+    assert_eq!(left.len(), 1, "{left:?}");
+    let own = left[0]["id"].clone();
+    console.send(&[query(&format!("KILL_CLIENT {own}"))]);
+    let got = console.recv_to_end();
+    assert_eq!(got.last().unwrap().sqlstate(), "57P01");
+}
+
+/// A replication connection has a server connection of its own, which is nobody else's to wait for.
+#[test]
+fn replication_connections_are_shown_with_their_servers() {
+    let rig = rig_with(|b| b.set("pool_size = 1"));
+    let mut console = console(&rig);
+    let mut stream = rig.login_with(&[("replication", "database"), ("application_name", "slot")]);
+    stream.rows("IDENTIFY_SYSTEM");
+    let find = |console: &mut Wire, sql: &str| {
+        let rows = table(console, sql).into_iter();
+        rows.filter(|row| row["replication"] != "none")
+            .collect::<Vec<_>>()
+    };
+    let clients = find(&mut console, "SHOW CLIENTS");
+    let servers = find(&mut console, "SHOW SERVERS");
+    assert_eq!((clients.len(), servers.len()), (1, 1), "{clients:?}");
+    for line in [&clients[0], &servers[0]] {
+        assert_eq!(
+            (&*line["replication"], &*line["state"]),
+            ("logical", "active")
+        );
+        assert_eq!(line["application_name"], "slot");
+    }
+    assert_eq!(clients[0]["link"], servers[0]["ptr"]);
+    assert_eq!(servers[0]["link"], clients[0]["ptr"]);
+    let walsender = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender' AND datname = current_database()";
+    assert_eq!(servers[0]["remote_pid"], rig.sql(walsender));
+    // It is not who has the pool's server.
+    let mut holder = rig.login_with(&[("application_name", "holder")]);
+    holder.rows("BEGIN");
+    let mut waits = rig.login();
+    waits.send(&[query("SELECT 1")]);
+    crate::support::wait_until("it waits", || table(&mut console, "SHOW QUEUE").len() == 1);
+    let queue = table(&mut console, "SHOW QUEUE");
+    assert_eq!(queue[0]["holder_application_name"], "holder");
+    holder.rows("COMMIT");
+    waits.expect("T D(1) C(SELECT 1) Z(I)");
+    console.rows(&format!("KILL_CLIENT {}", clients[0]["id"]));
+    stream.recv_to_end();
+    crate::support::wait_until("it is gone", || {
+        find(&mut console, "SHOW CLIENTS").is_empty()
+    });
 }
 
 /// The question in an outage: who waits, since when, and for whom?
@@ -190,36 +271,40 @@ fn databases_users_and_settings_are_shown_with_where_they_come_from() {
     assert_eq!(of("auth.type")["value"], "trust");
 }
 
+/// Every SHOW that SHOW HELP lists, but for those that show nothing, and each EXPLAIN.
+fn all_shows(wire: &mut Wire, database: &str) -> Vec<String> {
+    wire.send(&[query("SHOW HELP")]);
+    let got = wire.recv_to_ready();
+    let help = got.iter().find(|m| m.tag == b'N').unwrap().field(b'D');
+    let listed = help.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("SHOW")).then(|| format!("SHOW {}", words.next().unwrap()))
+    });
+    let shows = listed.filter(|show| !matches!(&**show, "SHOW HELP" | "SHOW FDS"));
+    let explains = [
+        format!("EXPLAIN LOGIN carl {database} 10.1.2.3"),
+        "EXPLAIN ROUTE SELECT 1".to_owned(),
+    ];
+    shows.chain(explains).collect()
+}
+
 /// 63: no SHOW has a password in it, nor what a client sent when somebody looks who may not know.
 #[test]
 fn t63_no_show_has_a_secret_in_it() {
-    let rig = rig_with(|b| b.section("[users.carl]\npassword = \"hunter-7-secret\""));
+    let rig = rig_with(|b| {
+        b.section("[users.carl]\npassword = \"hunter-7-secret\"\nsecond_password = \"hunter-8-secret\"")
+            .section("[databases.forced]\ncluster = \"main\"\nuser = \"carl\"\npassword = \"hunter-9-secret\"")
+    });
     let mut client = rig.login();
     client.rows("BEGIN");
     client.rows("SELECT 'client-7-secret'");
-    let all = [
-        "CLIENTS",
-        "CONFIG",
-        "DATABASES",
-        "LISTS",
-        "MEM",
-        "PINS",
-        "POOLS",
-        "PREPARED",
-        "QUEUE",
-        "SERVERS",
-        "SOCKETS",
-        "ACTIVE_SOCKETS",
-        "STATS",
-        "USERS",
-        "TOTALS",
-        "STATE",
-    ];
     for user in ["watch", "ops"] {
         let mut wire: Wire = rig.pooler.login(user, "pgbouncer");
+        let all = all_shows(&mut wire, &rig.database);
+        assert!(all.len() > 25, "{all:?}");
         for show in all {
-            let rows = format!("{:?}", wire.rows(&format!("SHOW {show}")));
-            assert!(!rows.contains("hunter-7"), "{user} {show}: {rows}");
+            let rows = format!("{:?}", wire.rows(&show));
+            assert!(!rows.contains("hunter-"), "{user} {show}: {rows}");
             assert!(
                 user == "ops" || !rows.contains("client-7"),
                 "{user} {show}: {rows}"
@@ -232,8 +317,11 @@ fn t63_no_show_has_a_secret_in_it() {
             "{answer}"
         );
     }
+    // It is there to be shown.
+    let clients = console(&rig).rows("SHOW CLIENTS");
+    assert!(format!("{clients:?}").contains("client-7"));
     assert!(
-        !rig.pooler.log().contains("7-secret"),
+        !rig.pooler.log().contains("-secret"),
         "{}",
         rig.pooler.log()
     );

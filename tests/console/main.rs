@@ -1,6 +1,10 @@
 //! The console: its commands and columns, who may give which, and what becomes of pools and sessions.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic; what is compared says its version"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,8 +13,10 @@ mod columns;
 mod commands;
 mod dashboards;
 mod look;
+mod parity;
 mod pause;
 mod protocol;
+mod suspend;
 
 use std::collections::BTreeMap;
 

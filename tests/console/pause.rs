@@ -1,4 +1,4 @@
-//! PAUSE, SUSPEND and RESUME: nobody gets a server, nobody is lost, and it always ends.
+//! PAUSE and RESUME: nobody gets a server, nobody is lost, and it always ends.
 
 use std::time::{Duration, Instant};
 
@@ -41,17 +41,20 @@ fn t76_pause_lets_transactions_end_and_returns_when_no_server_is_left() {
 fn t76_a_pause_that_takes_too_long_is_undone_and_says_who_is_in_the_way() {
     let rig = rig();
     let mut console = console(&rig);
-    let mut busy = rig.login();
+    let mut busy = rig.login_with(&[("application_name", "nightly")]);
     busy.rows("BEGIN");
     let began = Instant::now();
     let failed = console.try_rows(&format!("PAUSE {} 400ms", rig.database));
     let failed = failed.expect_err("a transaction is open");
     assert_eq!(failed.sqlstate(), "57014");
-    assert!(
-        failed
-            .field(b'D')
-            .contains(&format!("1 of {}/postgres", rig.database))
-    );
+    let detail = failed.field(b'D');
+    for part in [
+        &*format!("1 of {}/postgres", rig.database),
+        "\"nightly\"",
+        "idle in transaction for",
+    ] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
     let took = began.elapsed();
     assert!(
         took >= Duration::from_millis(400) && took < Duration::from_secs(3),
@@ -60,6 +63,36 @@ fn t76_a_pause_that_takes_too_long_is_undone_and_says_who_is_in_the_way() {
     assert!(!is_paused(&mut console, &rig));
     assert_eq!(rig.login().one("SELECT 1"), "1");
     busy.rows("COMMIT");
+}
+
+/// What only its server knows keeps a client there, and so a PAUSE from ending: it says who it is, and why.
+#[test]
+fn t76_a_pause_names_who_is_pinned_and_who_listens() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let pause = format!("PAUSE {} 400ms", rig.database);
+    let mut in_the_way = |part: &str| {
+        let failed = console.try_rows(&pause).expect_err(part);
+        let detail = failed.field(b'D');
+        assert!(detail.contains(part), "{part}: {detail}");
+    };
+    let mut locker = rig.login_with(&[("application_name", "locker")]);
+    locker.rows("SELECT pg_advisory_lock(76)");
+    in_the_way("\"locker\"");
+    in_the_way("kept on its server by advisory_lock");
+    locker.rows("SELECT pg_advisory_unlock(76)");
+    let mut ear = rig.login_with(&[("application_name", "ear")]);
+    ear.rows("LISTEN somebody");
+    in_the_way("\"ear\"");
+    in_the_way("listening");
+    // It is no less a listener after that.
+    rig.direct().rows("NOTIFY somebody, 'still'");
+    assert_eq!(ear.recv().tag, b'A');
+    ear.rows("UNLISTEN *");
+    console.rows(&format!("PAUSE {} 10s", rig.database));
+    wait_until("no server is left", || rig.sql(SERVERS) == "0");
+    console.rows("RESUME");
+    assert_eq!(ear.one("SELECT 1"), "1");
 }
 
 #[test]

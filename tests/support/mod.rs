@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use message::Message;
 pub use messages::*;
-pub use pooler::{Builder, Pooler};
+pub use pooler::{Builder, Pooler, start_program};
 pub use rig::{Rig, postgres};
 pub use scripted::{Opening, ScriptedServer, ServerWire};
 pub use wire::{Received, Wire};

@@ -164,6 +164,17 @@ fn put(lines: &mut Vec<String>, line: &str) {
     lines.push(line.to_owned());
 }
 
+/// Starts the program with this configuration in a directory of the test's own, for tests that start and end it themselves.
+/// What it says goes nowhere.
+pub fn start_program(dir: &Path, toml: &str) -> Leashed {
+    let config = dir.join("pooler.toml");
+    std::fs::write(&config, toml).expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
+    command.arg("run").arg(&config);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    Leashed::start(&mut command).expect("the pooler")
+}
+
 /// A running pooler. It ends with this value, and with this process at the latest.
 pub struct Pooler {
     process: Mutex<Leashed>,

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pooler::config::TlsNegotiation;
 use pooler::demo::postgres::Postgres;
 
+use crate::bridge;
 use crate::certs::Authority;
-use crate::clients::authority;
+use crate::clients::{authority, section};
 use crate::support::{Pooler, ScriptedServer, Wire, query, wait_until};
 
 /// A PostgreSQL whose `ssl` is on, with this certificate and these rules in front.
@@ -306,4 +308,38 @@ fn t61_a_changed_authority_is_asked_of_new_connections_and_old_ones_go() {
     });
     let error = wire.try_rows("SELECT 1").unwrap_err();
     assert!(format!("{error:?}").contains("no TLS with"), "{error:?}");
+}
+
+/// The console says of each connection how it is encrypted: version and cipher, by the names that PostgreSQL has for them.
+#[test]
+fn the_console_shows_how_connections_are_encrypted() {
+    const TLS: usize = 17;
+    let (authority, _) = authority();
+    let pair = authority.sign("localhost", &["localhost"]);
+    let postgres = postgres_with(&pair, authority.pem(), &[]);
+    let pooler = Pooler::before(&postgres)
+        .set("admin_users = [\"ops\"]")
+        .section(&section(&authority, ""))
+        .section("[tls.server]\nmode = \"require\"")
+        .start();
+    let encrypted = bridge::start(pooler.port(), None, TlsNegotiation::Postgres);
+    let mut by_tls = Wire::login(encrypted, "postgres", "postgres");
+    let theirs =
+        by_tls.one("SELECT version || '/' || cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
+    let mut console = pooler.login("ops", "pgbouncer");
+    let mut by_tls_too = Wire::login(encrypted, "ops", "pgbouncer");
+    by_tls_too.one("SHOW VERSION");
+    let mut shown = |sql: &str, database: &str| {
+        let rows = console.rows(sql).into_iter();
+        let mut shown: Vec<_> = rows
+            .filter(|row| row[2] == database)
+            .map(|row| row[TLS].clone())
+            .collect();
+        shown.sort();
+        shown
+    };
+    assert!(theirs.starts_with("TLSv1.3/TLS_"), "{theirs}");
+    assert_eq!(shown("SHOW CLIENTS", "postgres"), [theirs.as_str()]);
+    assert_eq!(shown("SHOW SERVERS", "postgres"), [theirs.as_str()]);
+    assert_eq!(shown("SHOW CLIENTS", "pgbouncer"), ["", theirs.as_str()]);
 }

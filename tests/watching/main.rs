@@ -14,3 +14,5 @@ mod prometheus;
 mod provisions;
 mod scrape;
 mod service;
+mod stuck;
+mod thousand;

@@ -3,12 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use pooler::demo::{Leashed, free_port, make_dir};
 
 use crate::prometheus::{get, metrics_port};
-use crate::support::{Pooler, Rig, ScriptedServer, postgres, ssl_request, wait_until};
+use crate::support::{
+    Pooler, Rig, ScriptedServer, postgres, ssl_request, start_program, wait_until,
+};
 
 /// Load balancers connect every second and leave; scrapers come as often. None of them is worth a line.
 #[test]
@@ -69,15 +71,7 @@ fn start_in(dir: &std::path::Path, server: &ScriptedServer, port: u16) -> Leashe
         .host(server.port())
         .listen(dir.to_str().unwrap())
         .toml(port);
-    let config = dir.join("pooler.toml");
-    std::fs::write(&config, text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pooler"));
-    command
-        .arg("run")
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
-    let process = Leashed::start(&mut command).unwrap();
+    let process = start_program(dir, &text);
     wait_until("it listens on TCP", || {
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
     });

@@ -1,16 +1,14 @@
-//! Scrapes: what promtool says of them, that a real Prometheus takes them, and what they cost.
+//! Scrapes: what promtool says of them, that a real Prometheus takes them, and whom they wake.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pooler::demo::postgres::Postgres;
-
 use crate::prometheus::{Prometheus, get, metrics_port, promtool, scrape};
-use crate::support::{Builder, Pooler, Rig, Wire, postgres, query, wait_until};
+use crate::stuck::{Stuck, id_of, thread_of};
+use crate::support::{Pooler, Rig, Wire, postgres, query, wait_until};
 
-const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"";
+pub(crate) const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"";
 
-fn databases(n: usize) -> String {
+pub(crate) fn databases(n: usize) -> String {
     let section = |n| format!("[databases.d{n:04}]\ncluster = \"main\"\ndbname = \"postgres\"\n");
     (0..n).map(section).collect()
 }
@@ -68,13 +66,7 @@ fn t78_a_scrape_asks_no_worker() {
     wire.one("SELECT 1");
     let mut other = rig.login();
     other.one("SELECT 1");
-    let threads = format!("/proc/{}/task", rig.pooler.pid());
-    let worker = std::fs::read_dir(threads).unwrap().find_map(|entry| {
-        let path = entry.unwrap().path();
-        let name = std::fs::read_to_string(path.join("comm")).unwrap();
-        name.starts_with("worker").then_some(path)
-    });
-    let worker = worker.expect("a thread of that name");
+    let worker = thread_of(rig.pooler.pid(), "worker-0");
     let slept = || {
         let status = std::fs::read_to_string(worker.join("status")).unwrap();
         let line = status.lines().find(|l| l.starts_with("voluntary_ctxt"));
@@ -96,92 +88,28 @@ fn t78_a_scrape_asks_no_worker() {
     );
 }
 
-/// `make prometheus`: rounds with and without a scraper, in turns.
+/// Nor does it wait for one, or for a lock that one could hold when it stops.
 #[test]
-#[ignore = "a measurement of two minutes"]
-fn a_thousand_pools_for_a_minute() {
-    let pools = 1000;
-    let server = Postgres::builder().max_connections(1100).start().unwrap();
-    let builder: Builder = Pooler::before(&server);
-    let pooler = builder
-        .set("pool_size = 1")
-        .set("workers = 2")
-        .section(&databases(pools))
-        .section(METRICS)
-        .start();
-    let port = metrics_port(&pooler);
-    let threads = 10;
-    let mut mine: Vec<Vec<Wire>> = (0..threads).map(|_| Vec::new()).collect();
-    for n in 0..pools {
-        let mut wire = pooler.login("postgres", &format!("d{n:04}"));
+fn t78_a_scrape_is_answered_while_a_worker_stands_still() {
+    let rig = Rig::with(|b| b.set("workers = 2").section(METRICS));
+    let port = metrics_port(&rig.pooler);
+    let mut wires: Vec<Wire> = (0..8).map(|_| rig.login()).collect();
+    for wire in &mut wires {
         wire.one("SELECT 1");
-        mine[n % threads].push(wire);
     }
-    let text = scrape(port);
-    println!(
-        "{} lines, {} bytes a scrape",
-        text.lines().count(),
-        text.len()
-    );
-    let mut table = Vec::new();
-    for round in 0..3 {
-        let without = load(&mut mine, Duration::from_secs(20));
-        let name = format!("prometheus-minute{round}");
-        let prometheus = Prometheus::start(port, Duration::from_secs(1), &name);
-        let cpu = pooler.cpu_centiseconds().unwrap_or_default();
-        let with = load(&mut mine, Duration::from_secs(20));
-        let cpu = pooler.cpu_centiseconds().unwrap_or_default() - cpu;
-        let over =
-            |f: &str| prometheus.value(&format!("{f}_over_time(scrape_duration_seconds[1m])"));
-        let ms = |f| over(f).unwrap() * 1e3;
-        println!(
-            "round {round}: scrape_duration_seconds mean {:.1} ms, max {:.1} ms; CPU {cpu} cs; up {:?}",
-            ms("avg"),
-            ms("max"),
-            prometheus.value("min_over_time(up[20s])"),
-        );
-        assert_eq!(prometheus.value("min_over_time(up[20s])"), Some(1.0));
-        table.push((without, with));
-        prometheus.stop();
+    let worker = thread_of(rig.pooler.pid(), "worker-0");
+    let Some(stuck) = Stuck::new(id_of(&worker)) else {
+        return;
+    };
+    for wire in &mut wires {
+        wire.send(&[query("SELECT 2")]);
     }
-    println!("transactions, p50 and p99 in us, without and with the scraper:");
-    for (without, with) in table {
-        println!("  {without:?}  {with:?}");
+    for path in ["/metrics", "/healthz", "/metrics"] {
+        let (status, _) = get(port, path);
+        assert!(status.ends_with("200 OK"), "{path}: {status}");
     }
-}
-
-/// Each thread goes round its clients, a pause of 5 ms between two. How many, and their p50 and p99 in
-/// microseconds.
-fn load(clients: &mut [Vec<Wire>], time: Duration) -> (usize, u128, u128) {
-    let stop = AtomicBool::new(false);
-    let mut all: Vec<u128> = std::thread::scope(|scope| {
-        let running: Vec<_> = clients
-            .iter_mut()
-            .map(|mine| {
-                let stop = &stop;
-                scope.spawn(move || {
-                    let mut took = Vec::new();
-                    for at in (0..mine.len()).cycle() {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let began = Instant::now();
-                        mine[at].send(&[query("SELECT 1")]);
-                        mine[at].recv_to_ready();
-                        took.push(began.elapsed().as_micros());
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                    took
-                })
-            })
-            .collect();
-        std::thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
-        running
-            .into_iter()
-            .flat_map(|t| t.join().unwrap())
-            .collect()
-    });
-    all.sort_unstable();
-    (all.len(), all[all.len() / 2], all[all.len() * 99 / 100])
+    drop(stuck);
+    for wire in &mut wires {
+        wire.expect("T D(2) C(SELECT 1) Z(I)");
+    }
 }

@@ -13,7 +13,7 @@ mod stats;
 
 pub(super) use config::{CONFIG, SETTINGS};
 pub(super) use login::LOGIN;
-pub(super) use ours::{PINS, PREPARED, QUEUE};
+pub(super) use ours::{PINS, PREPARED, QUEUE, doing, held_since};
 pub(super) use pools::{DATABASES, POOLS, USERS};
 pub(super) use process::{DNS_HOSTS, DNS_ZONES, LISTS, MEM, PEER_POOLS, PEERS, STATE, VERSION};
 pub(super) use routing::{EXPLAIN, HOSTS, ROUTES};

@@ -1,5 +1,6 @@
 //! What PgBouncer has not: who waits for whom, who is kept on a server and why, and what is prepared.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::super::census::{ClientLine, Standing, View};
@@ -32,6 +33,7 @@ fn queue(view: &View) -> Vec<Waiter> {
         .filter_map(|client| Some((client.pool_name.clone(), client.waiting?, client)))
         .collect();
     waiting.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    let holders = holders(view);
     let mut position = 0;
     let mut last_pool = None;
     let line = |(pool, since, client): (String, Instant, &ClientLine)| {
@@ -40,32 +42,39 @@ fn queue(view: &View) -> Vec<Waiter> {
         } else {
             1
         };
-        let holder = holder(view, &pool);
+        let holder = holders.get(&*pool).copied().cloned();
         last_pool = Some(pool);
         Waiter {
             client: client.clone(),
             position,
             wait: now.saturating_duration_since(since),
-            holder: holder.cloned(),
+            holder,
         }
     };
     waiting.into_iter().map(line).collect()
 }
 
-/// Who has had a server of `pool` for longest.
-fn holder<'a>(view: &'a View, pool: &str) -> Option<&'a ClientLine> {
-    let clients = view.clients.iter();
-    let holders = clients.filter(|c| c.standing == Standing::Active && c.pool_name == pool);
-    holders.min_by_key(|c| held_since(c))
+/// Who has had a server for longest, of each pool by its name. One pass over the clients: thousands may wait.
+fn holders(view: &View) -> HashMap<&str, &ClientLine> {
+    let mut oldest: HashMap<&str, &ClientLine> = HashMap::new();
+    let active = |client: &&ClientLine| client.standing == Standing::Active;
+    for client in view.clients.iter().filter(active) {
+        let holder = oldest.entry(&client.pool_name).or_insert(client);
+        if held_since(client) < held_since(holder) {
+            *holder = client;
+        }
+    }
+    oldest
 }
 
 /// Since when a client has its server.
-fn held_since(client: &ClientLine) -> Instant {
+pub(in super::super) fn held_since(client: &ClientLine) -> Instant {
     let since = [client.transaction, client.pinned];
     since.into_iter().flatten().min().unwrap_or(client.since)
 }
 
-fn doing(client: &ClientLine) -> &'static str {
+/// What a client does with its server, in PostgreSQL's words.
+pub(in super::super) fn doing(client: &ClientLine) -> &'static str {
     match (client.query, client.transaction) {
         (Some(_), _) => "active",
         (None, Some(_)) => "idle in transaction",

@@ -53,6 +53,8 @@ impl Session {
             since,
             peer: self.client.stream.peer(),
             local: self.client.stream.local(),
+            tls: self.client.stream.encryption(),
+            replication: "none",
             connected: self.holdings.born,
             waiting: match &self.state {
                 State::Waiting(wait) => Some(wait.since()),
@@ -66,6 +68,10 @@ impl Session {
             server: server.map(|s| (s.identity.id, s.identity.process_id)),
             pins: self.pins,
             pinned: self.pinned,
+            listens: {
+                let listening = self.client.possessions.listening.as_ref();
+                listening.is_some_and(|listening| listening.has_link())
+            },
             received: self.client.carry.len(),
             unsent: self.client.outbox.waiting_len(),
         }
@@ -104,6 +110,8 @@ pub(in super::super) fn server_line(key: &PoolKey, server: &Server) -> ServerLin
         host: server.identity.host.clone(),
         peer: server.stream.peer(),
         local: server.stream.local(),
+        tls: server.stream.encryption(),
+        replication: "none",
         connected: server.born,
         since: Instant::now(),
         close_needed: false,

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pooler_protocol::backend::{Report, write_notice};
@@ -12,6 +13,7 @@ use super::super::seat::{Order, waiting_in_vain};
 use super::{CancelDue, Session, State, Step};
 use crate::error::Refusal;
 use crate::pool::Wait;
+use crate::server::Server;
 
 impl Session {
     /// Does what others asked for.
@@ -24,6 +26,7 @@ impl Session {
                 }
                 Order::LookUp => self.look_up_attention(),
                 Order::Describe(census) => self.describe(&census),
+                Order::StandStill(unquiet) => self.unquiet = Some(unquiet),
                 Order::Abort => return Step::End,
                 Order::End(refusal) => {
                     if !matches!(self.state, State::Closing) {
@@ -115,6 +118,29 @@ impl Session {
             hint: "",
         };
         self.client.outbox.append(|out| write_notice(out, &report));
+    }
+
+    /// Sends what is unsent, and reads nothing.
+    #[cold]
+    pub(super) fn stand_still(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let client = &mut self.client;
+        let mut is_quiet = match client.outbox.poll_flush_all(&mut client.stream, cx) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Pending => false,
+        };
+        if let State::Active(checkout) = &mut self.state {
+            let server: &mut Server = checkout;
+            // If it is lost, that is found out when the session goes on.
+            is_quiet &= server
+                .outbox
+                .poll_flush_all(&mut server.stream, cx)
+                .is_ready();
+        }
+        if is_quiet {
+            self.unquiet = None;
+        }
+        Poll::Pending
     }
 
     /// A cancel reaches what this session runs now, or nothing (traps 13, 16).

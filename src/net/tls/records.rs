@@ -109,6 +109,20 @@ impl Records {
         self.session.common().alpn_protocol()
     }
 
+    /// Version and cipher, by OpenSSL's names as PgBouncer and `pg_stat_ssl` have them:
+    /// `TLSv1.3/TLS_AES_256_GCM_SHA384`. Empty before the end of the handshake.
+    #[must_use]
+    pub fn negotiated(&self) -> String {
+        let common = self.session.common();
+        let version = match common.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => return String::new(),
+        };
+        let suite = common.negotiated_cipher_suite().map(|c| c.suite());
+        format!("{version}/{}", suite.map_or("", openssl_name))
+    }
+
     /// Goes on with the handshake, with `input` from the peer. What is to be sent is in
     /// [`Records::take_out`] then, also after an error: the peer is told why.
     ///
@@ -348,5 +362,22 @@ fn writable<'c, D>(status: UnbufferedStatus<'c, '_, D>) -> io::Result<WriteTraff
         Ok(ConnectionState::WriteTraffic(traffic)) => Ok(traffic),
         Ok(_) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(e) => Err(io::Error::new(io::ErrorKind::InvalidData, e)),
+    }
+}
+
+/// As OpenSSL calls those that there are here.
+fn openssl_name(suite: rustls::CipherSuite) -> &'static str {
+    use rustls::CipherSuite as Suite;
+    match suite {
+        Suite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        Suite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        Suite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        Suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        other => other.as_str().unwrap_or("unknown"),
     }
 }

@@ -1,0 +1,153 @@
+//! SUSPEND: what is unsent leaves, nothing is read, nobody loses a server; it always ends.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Rig, Wire, query, startup, wait_until};
+use crate::{console, error, rig, rig_with, table};
+
+fn is_suspended(console: &mut Wire) -> bool {
+    table(console, "SHOW STATE")[2]["value"] == "yes"
+}
+
+/// A client that takes in nothing of a long answer, until there is something that cannot be sent.
+fn deaf(rig: &Rig, watch: &mut Wire) -> Wire {
+    let mut deaf = rig.login_with(&[("application_name", "deaf")]);
+    deaf.shrink_receive_buffer();
+    deaf.send(&[query(
+        "SELECT repeat('x', 1000) FROM generate_series(1, 100000)",
+    )]);
+    wait_until("its answer is stuck", || {
+        let sockets = table(watch, "SHOW SOCKETS").into_iter();
+        let mut its = sockets.filter(|s| s["application_name"] == "deaf" && s["type"] == "C");
+        its.any(|s| s["send_avail"] != "0")
+    });
+    deaf
+}
+
+#[test]
+fn t76_suspend_lets_everything_stand_still_and_resume_lets_it_go_on() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let (mut busy, mut idle) = (rig.login(), rig.login());
+    busy.rows("BEGIN");
+    let pid = busy.one("SELECT pg_backend_pid()");
+    idle.one("SELECT 1");
+    busy.send(&[query("SELECT pg_sleep(0.2), 'late'")]);
+    let its_query = format!("(SELECT query FROM pg_stat_activity WHERE pid = {pid})");
+    rig.wait_sql(&format!("{its_query} LIKE '%late%'"));
+    console.rows("SUSPEND 5s");
+    assert!(is_suspended(&mut console));
+    // PostgreSQL has its answer ready, and it stays there; what others ask does not even reach it.
+    rig.wait_sql(&format!(
+        "(SELECT state = 'idle in transaction' FROM pg_stat_activity WHERE pid = {pid})"
+    ));
+    idle.send(&[query("SELECT 'early'")]);
+    let mut new = rig.connect();
+    new.send(&[startup(&[
+        ("user", "postgres"),
+        ("database", &rig.database),
+    ])]);
+    busy.expect_silence(Duration::from_millis(300));
+    idle.expect_silence(Duration::from_millis(100));
+    let asked = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT ''early'''";
+    assert_eq!(rig.sql(asked), "0");
+    // Operators can be told, and can get in.
+    assert_eq!(table(&mut console, "SHOW CLIENTS").len(), 3);
+    for sql in ["SUSPEND", "PAUSE", "KILL"] {
+        assert_eq!(error(&mut console, sql), "55000", "{sql}");
+    }
+    crate::console(&rig).rows("RESUME");
+    busy.expect("T D(|late) C(SELECT 1) Z(T)");
+    idle.expect("T D(early) C(SELECT 1) Z(I)");
+    new.finish_login("postgres", "").unwrap();
+    assert_eq!(new.one("SELECT 2"), "2");
+    assert_eq!(busy.one("SELECT pg_backend_pid()"), pid);
+    busy.rows("COMMIT");
+    assert!(!is_suspended(&mut console));
+    rig.assert_sound();
+}
+
+#[test]
+fn t76_a_suspend_that_takes_too_long_is_undone_and_names_who_takes_nothing_in() {
+    let rig = rig();
+    let (mut operator, mut watch) = (console(&rig), console(&rig));
+    let mut deaf = deaf(&rig, &mut watch);
+    let began = Instant::now();
+    let failed = operator
+        .try_rows("SUSPEND 400ms")
+        .expect_err("a deaf client");
+    assert_eq!(failed.sqlstate(), "57014");
+    let detail = failed.field(b'D');
+    assert!(
+        detail.contains("\"deaf\"") && detail.contains("has not taken"),
+        "{detail}"
+    );
+    assert!(began.elapsed() >= Duration::from_millis(400));
+    assert!(!is_suspended(&mut watch));
+    assert_eq!(rig.login().one("SELECT 1"), "1");
+    // Its own answer is whole.
+    let got = deaf.recv_to_ready();
+    assert_eq!(got.iter().filter(|m| m.tag == b'D').count(), 100_000);
+}
+
+#[test]
+fn t76_a_suspend_ends_with_whoever_asked_for_it_unless_it_was_reached() {
+    let rig = rig();
+    let mut watch = console(&rig);
+    let _deaf = deaf(&rig, &mut watch);
+    let mut operator = console(&rig);
+    operator.send(&[query("SUSPEND")]);
+    wait_until("it is suspended", || is_suspended(&mut watch));
+    operator.reset();
+    wait_until("it goes on", || !is_suspended(&mut watch));
+    assert_eq!(rig.login().one("SELECT 1"), "1");
+}
+
+/// Deadlines do not pass while nobody could meet them, and a database that is paused is not suspended as well.
+#[test]
+fn a_suspend_costs_nobody_a_session() {
+    let rig = rig_with(|b| {
+        b.set("idle_transaction_timeout = \"700ms\"")
+            .set("query_wait_timeout = \"700ms\"")
+    });
+    let mut console = console(&rig);
+    let mut idle = rig.login();
+    idle.one("SELECT 1");
+    console.rows("SUSPEND 5s");
+    idle.send(&[query("SELECT 3")]);
+    idle.expect_silence(Duration::from_millis(1500));
+    console.rows("RESUME");
+    idle.expect("T D(3) C(SELECT 1) Z(I)");
+    console.rows(&format!("PAUSE {}", rig.database));
+    assert_eq!(error(&mut console, "SUSPEND"), "55000");
+    console.rows("RESUME");
+}
+
+#[test]
+fn kill_client_reaches_a_session_that_stands_still() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let mut busy = rig.login_with(&[("application_name", "victim")]);
+    busy.rows("BEGIN");
+    console.rows("SUSPEND 5s");
+    let clients = table(&mut console, "SHOW CLIENTS");
+    let victim = clients.iter().find(|c| c["application_name"] == "victim");
+    console.rows(&format!("KILL_CLIENT {}", victim.unwrap()["id"]));
+    busy.expect("E(57P01) .");
+    console.rows("RESUME");
+    rig.assert_sound();
+}
+
+#[test]
+fn t75_a_suspend_does_not_keep_the_pooler_from_ending() {
+    for signal in ["TERM", "INT"] {
+        let rig = rig();
+        let mut console = console(&rig);
+        let mut idle = rig.login();
+        idle.one("SELECT 1");
+        console.rows("SUSPEND 5s");
+        rig.pooler.signal(signal);
+        idle.expect("E(57P01) .");
+        assert_eq!(rig.pooler.wait_exit().code(), Some(0), "{signal}");
+    }
+}

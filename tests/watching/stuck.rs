@@ -1,0 +1,52 @@
+//! One thread of the pooler that does not go on, stopped as a debugger stops it; and what the others do meanwhile.
+
+use std::path::PathBuf;
+
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+/// A thread that is stopped until this is dropped; for the thread that stopped it alone.
+pub(crate) struct Stuck(Pid);
+
+impl Stuck {
+    /// Stops this thread. `None` where nobody may do that: some containers forbid ptrace(2).
+    pub(crate) fn new(thread: i32) -> Option<Self> {
+        let thread = Pid::from_raw(thread);
+        if let Err(e) = ptrace::seize(thread, ptrace::Options::empty()) {
+            println!("nothing was tried: ptrace is forbidden here ({e})");
+            return None;
+        }
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Some(Self(thread))
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
+}
+
+/// Where the system shows a thread of the process, by its name.
+pub(crate) fn thread_of(pid: u32, name: &str) -> PathBuf {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut paths = threads.map(|entry| entry.unwrap().path());
+    let found = paths.find(|path| {
+        let its = std::fs::read_to_string(path.join("comm"));
+        its.is_ok_and(|its| its.trim_end() == name)
+    });
+    found.unwrap_or_else(|| panic!("no thread is called {name}"))
+}
+
+/// Its number.
+pub(crate) fn id_of(thread: &std::path::Path) -> i32 {
+    thread
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap()
+}

@@ -1,11 +1,14 @@
 //! From the table of metrics to text, through prometheus-client's encoder.
 //!
 //! That crate writes OpenMetrics. Who does not ask for it gets Prometheus' older text format, which
-//! differs in the comments only: there a counter's name has its `_total` in them, too.
+//! differs in the comments: there a counter's name has its `_total` in them, too. And it knows no
+//! exemplars: the crate writes only those that it has observed itself, so they are put behind their
+//! buckets here, by who asks for OpenMetrics.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
@@ -18,7 +21,7 @@ use super::pools::PoolSample;
 use super::process::Process;
 use super::roll::Roll;
 use super::table::{Each, ROWS, Row, Unit};
-use crate::metrics::{BUCKETS_US, HistogramSum};
+use crate::metrics::{BUCKETS_US, Exemplar, ExemplarRow, HistogramSum};
 use crate::registry::{Current, Registry};
 
 /// What a scraper can read.
@@ -61,22 +64,38 @@ pub(super) struct Snapshot {
 #[derive(Debug)]
 pub(super) struct Exporter {
     registered: Registered,
+    aside: Arc<Aside>,
+}
+
+/// Exemplars of the buckets that are written next, in their order; for the scrape that has the roll.
+#[derive(Debug, Default)]
+struct Aside(Mutex<VecDeque<Option<Exemplar>>>);
+
+impl Aside {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Option<Exemplar>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Exporter {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
         let mut registered = Registered::default();
+        let aside = Arc::new(Aside::default());
         registered.register_collector(Box::new(Source {
             registry,
             roll: Mutex::new(Roll::new()),
+            aside: Arc::clone(&aside),
         }));
-        Self { registered }
+        Self { registered, aside }
     }
 
     pub(super) fn render(&self, format: Format) -> Result<String, fmt::Error> {
         let mut out = String::new();
         match format {
-            Format::OpenMetrics => text::encode(&mut out, &self.registered)?,
+            Format::OpenMetrics => {
+                let mut out = WithExemplars::new(&mut out, &self.aside);
+                text::encode(&mut out, &self.registered)?;
+            }
             Format::Prometheus => {
                 text::encode(&mut Classic::new(&mut out), &self.registered)?;
             }
@@ -92,6 +111,7 @@ struct Source {
     /// Locked through a whole scrape, so that there is one at a time: several would take cores
     /// from the workers.
     roll: Mutex<Roll>,
+    aside: Arc<Aside>,
 }
 
 impl Collector for Source {
@@ -110,37 +130,40 @@ impl Collector for Source {
             current,
             process: Process::look(),
         };
+        self.aside.lock().clear();
         for row in ROWS {
-            encode_row(row, &snapshot, &mut encoder)?;
+            encode_row(row, &snapshot, &self.aside, &mut encoder)?;
         }
         drop(roll);
         Ok(())
     }
 }
 
-fn encode_row(row: &Row, snapshot: &Snapshot, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+fn encode_row(
+    row: &Row,
+    snapshot: &Snapshot,
+    aside: &Aside,
+    out: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
     let unit = match row.unit {
         Unit::None => None,
         Unit::Seconds => Some(PrometheusUnit::Seconds),
         Unit::Bytes => Some(PrometheusUnit::Bytes),
     };
     let mut encoder = out.encode_descriptor(row.stem(), row.help, unit.as_ref(), row.kind)?;
+    let more = row.labels;
     match row.each {
-        Each::Once(emit) => emit(snapshot, &mut Series::new(&mut encoder, &[], row.labels)),
+        Each::Once(emit) => emit(snapshot, &mut Series::new(&mut encoder, &[], more, aside)),
         Each::Pool(emit) => snapshot.pools.iter().try_for_each(|pool| {
-            emit(
-                pool,
-                &mut Series::new(&mut encoder, &labels_of(pool), row.labels),
-            )
+            let labels = labels_of(pool);
+            emit(pool, &mut Series::new(&mut encoder, &labels, more, aside))
         }),
         Each::Living(emit) => snapshot.pools.iter().try_for_each(|pool| {
             let Some(gauges) = &pool.gauges else {
                 return Ok(());
             };
-            emit(
-                gauges,
-                &mut Series::new(&mut encoder, &labels_of(pool), row.labels),
-            )
+            let labels = labels_of(pool);
+            emit(gauges, &mut Series::new(&mut encoder, &labels, more, aside))
         }),
     }
 }
@@ -163,6 +186,7 @@ pub(super) struct Series<'a, 'e> {
     labels: &'a [Label<'a>],
     /// What else may come, by the table.
     more: &'static [&'static str],
+    aside: &'a Aside,
 }
 
 impl<'a, 'e> Series<'a, 'e> {
@@ -170,11 +194,13 @@ impl<'a, 'e> Series<'a, 'e> {
         encoder: &'a mut MetricEncoder<'e>,
         labels: &'a [Label<'a>],
         more: &'static [&'static str],
+        aside: &'a Aside,
     ) -> Self {
         Self {
             encoder,
             labels,
             more,
+            aside,
         }
     }
 
@@ -215,6 +241,18 @@ impl<'a, 'e> Series<'a, 'e> {
         })
     }
 
+    /// The same; what is traced of them is shown to those who can read it. For one row alone: [`EXEMPLARY`].
+    pub(super) fn histogram_with(
+        &mut self,
+        more: &[Label<'_>],
+        sum: &HistogramSum,
+        exemplars: Option<&ExemplarRow>,
+    ) -> fmt::Result {
+        let none = [None; BUCKETS_US.len() + 1];
+        self.aside.lock().extend(exemplars.unwrap_or(&none));
+        self.histogram(more, sum)
+    }
+
     fn encode(
         &mut self,
         more: &[Label<'_>],
@@ -235,6 +273,51 @@ impl<'a, 'e> Series<'a, 'e> {
 #[expect(clippy::cast_precision_loss, reason = "285 years are exact")]
 fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
+}
+
+/// What the lines begin with that have exemplars.
+const EXEMPLARY: &str = "pooler_transaction_seconds_bucket{";
+
+/// Puts exemplars behind their buckets in OpenMetrics as it is written.
+struct WithExemplars<'a> {
+    out: &'a mut String,
+    aside: &'a Aside,
+    /// Where the line begins that is being written.
+    line: usize,
+}
+
+impl<'a> WithExemplars<'a> {
+    fn new(out: &'a mut String, aside: &'a Aside) -> Self {
+        let line = out.len();
+        Self { out, aside, line }
+    }
+}
+
+impl Write for WithExemplars<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        // Labels have no line breaks: they are escaped.
+        for piece in s.split_inclusive('\n') {
+            let Some(text) = piece.strip_suffix('\n') else {
+                self.out.push_str(piece);
+                continue;
+            };
+            self.out.push_str(text);
+            if self.out[self.line..].starts_with(EXEMPLARY)
+                && let Some(exemplar) = self.aside.lock().pop_front().flatten()
+            {
+                let since = exemplar.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+                let trace_id = u128::from_be_bytes(exemplar.trace_id);
+                let (value, at) = (seconds(exemplar.us), since.as_secs_f64());
+                write!(
+                    self.out,
+                    " # {{trace_id=\"{trace_id:032x}\"}} {value} {at:.3}"
+                )?;
+            }
+            self.out.push('\n');
+            self.line = self.out.len();
+        }
+        Ok(())
+    }
 }
 
 /// Makes Prometheus' older format of OpenMetrics as it is written.

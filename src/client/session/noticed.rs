@@ -135,6 +135,11 @@ impl Session {
         let spans = &self.hub.registry.spans;
         spans.lose(lost);
         for transaction in traced {
+            if transaction.broken.is_none() {
+                let took = transaction.ended - transaction.began;
+                let exemplars = &self.local.counters().transaction_exemplars;
+                exemplars.note(took, transaction.caller.parent.trace_id);
+            }
             spans.put(Record {
                 server: Some(server.identity.address.clone()),
                 ..self.record(transaction, Some(server))

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pooler_protocol::route::Reason;
 
@@ -58,8 +58,7 @@ impl Histogram {
     /// Notes one. Only for the thread that owns the histogram.
     #[inline]
     pub fn record(&self, took: Duration) {
-        let us = took.as_secs() * 1_000_000 + u64::from(took.subsec_micros());
-        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        let (bucket, us) = bucket_of(took);
         self.buckets[bucket].add(1);
         self.sum_us.add(us);
     }
@@ -70,6 +69,56 @@ impl Histogram {
             *total += bucket.value();
         }
         sum.sum_us += self.sum_us.value();
+    }
+}
+
+/// Which bucket it falls into, and how many microseconds it is.
+#[inline]
+fn bucket_of(took: Duration) -> (usize, u64) {
+    let us = took.as_secs() * 1_000_000 + u64::from(took.subsec_micros());
+    (BUCKETS_US.partition_point(|&bound| bound < us), us)
+}
+
+/// An observation of a histogram that can be looked into: it has a trace (OpenMetrics, "Exemplars").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exemplar {
+    /// Microseconds.
+    pub us: u64,
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// When it was observed.
+    pub at: SystemTime,
+}
+
+/// The last exemplar of each bucket, as in [`Histogram`].
+pub type ExemplarRow = [Option<Exemplar>; BUCKETS_US.len() + 1];
+
+/// Exemplars of a histogram. Few observations are traced, so a lock that hardly anybody else takes (the scrape does)
+/// is nothing beside what a trace costs.
+#[derive(Debug, Default)]
+pub struct Exemplars(Mutex<Option<Box<ExemplarRow>>>);
+
+impl Exemplars {
+    /// Notes one that took so long and has just been observed.
+    pub fn note(&self, took: Duration, trace_id: [u8; 16]) {
+        let (bucket, us) = bucket_of(took);
+        let at = SystemTime::now();
+        let mut row = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = row.get_or_insert_with(|| Box::new([None; BUCKETS_US.len() + 1]));
+        row[bucket] = Some(Exemplar { us, trace_id, at });
+    }
+
+    /// Puts this one's into `row` where they are newer.
+    pub fn add_to(&self, row: &mut Option<Box<ExemplarRow>>) {
+        if let Some(mine) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            let row = row.get_or_insert_with(|| Box::new([None; BUCKETS_US.len() + 1]));
+            for (theirs, mine) in row.iter_mut().zip(mine.iter()) {
+                let age = |one: &Option<Exemplar>| one.map(|exemplar| exemplar.at);
+                if age(mine) > age(theirs) {
+                    *theirs = *mine;
+                }
+            }
+        }
     }
 }
 
@@ -248,6 +297,8 @@ pub struct PoolCounters {
     pub query_seconds: Histogram,
     /// From the first request of a transaction to its end.
     pub transaction_seconds: Histogram,
+    /// Of these, the ones that are traced.
+    pub transaction_exemplars: Exemplars,
     /// From the wish for a server to having one, if there was none at once.
     pub wait_seconds: Histogram,
     /// To connect to a server.
@@ -318,6 +369,26 @@ mod tests {
         assert_eq!((sum.buckets[0], sum.buckets[1]), (2, 1));
         assert_eq!((sum.buckets[31], sum.buckets[32]), (1, 1));
         assert_eq!(sum.sum_us, 120_000_102);
+    }
+
+    #[test]
+    fn of_each_bucket_the_newest_exemplar_is_shown() {
+        let (one, other) = (Exemplars::default(), Exemplars::default());
+        let mut row = None;
+        one.add_to(&mut row);
+        assert!(row.is_none());
+        one.note(Duration::from_millis(1), [1; 16]);
+        other.note(Duration::from_micros(1001), [2; 16]);
+        one.note(Duration::from_secs(100), [3; 16]);
+        other.add_to(&mut row);
+        one.add_to(&mut row);
+        let row = row.expect("some");
+        let shown: Vec<_> = row
+            .iter()
+            .flatten()
+            .map(|e| (e.us, e.trace_id[0]))
+            .collect();
+        assert_eq!(shown, [(1001, 2), (100_000_000, 3)]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) enum Case {
     /// The same by TLS 1.3, from the clients.
     TlsTransactions(Load),
     TlsLogins(Load),
+    /// What logs, traces and metrics cost: one of a hundred transactions names a caller that records a trace.
+    Watched(Load),
     Large(Shape),
     Idle {
         clients: usize,
@@ -41,6 +43,13 @@ pub(crate) enum Measured {
 pub(crate) struct Outcome {
     pub(crate) case: Case,
     pub(crate) rows: Vec<(Kind, Vec<Measured>)>,
+}
+
+impl Outcome {
+    /// Whether it is about what watching costs.
+    pub(crate) fn is_watched(&self) -> bool {
+        matches!(self.case, Case::Watched(_))
+    }
 }
 
 /// Where a measurement takes place.
@@ -90,6 +99,13 @@ pub(crate) fn all(options: &Options) -> Vec<Case> {
     };
     cases.push(Case::TlsTransactions(by_tls(32, false)));
     cases.push(Case::TlsLogins(by_tls(32, true)));
+    for protocol in ["simple", "extended"] {
+        cases.push(Case::Watched(Load {
+            protocol,
+            clients: 32,
+            reconnect: false,
+        }));
+    }
     cases.push(Case::Idle {
         clients: options.idle_clients(),
     });
@@ -112,17 +128,22 @@ impl Case {
                     load.clients
                 )
             }
+            Self::Watched(load) => format!("watched, {}, {} clients", load.protocol, load.clients),
             Self::Large(shape) => format!("{} rows of {} bytes", shape.rows, shape.row_bytes),
             Self::Idle { clients } => format!("{clients} idle clients"),
         }
     }
 
     fn takes_part(&self, kind: Kind) -> bool {
+        if matches!(kind, Kind::Watched { .. }) || matches!(self, Self::Watched(_)) {
+            return matches!((self, kind), (Self::Watched(_), Kind::Watched { .. }));
+        }
         match self {
             // Its clients' names of statements would be each other's.
             Self::Transactions(load) => kind != Kind::BarePooler || load.protocol != "prepared",
             Self::Logins(_) | Self::Large(_) => !matches!(kind, Kind::Relay | Kind::BarePooler),
             Self::Idle { .. } | Self::TlsTransactions(_) | Self::TlsLogins(_) => kind.pools(),
+            Self::Watched(_) => false,
         }
     }
 
@@ -173,6 +194,9 @@ impl Case {
             }
             Self::TlsTransactions(load) | Self::TlsLogins(load) => {
                 pgbench::run(load, true, running, arena.seconds, arena.logs).map(Measured::Window)
+            }
+            Self::Watched(load) => {
+                pgbench::run_watched(load, running, arena.seconds, arena.logs).map(Measured::Window)
             }
             Self::Large(shape) => large::run(shape, running, arena.seconds).map(Measured::Flow),
             Self::Idle { clients } => idle::run(clients, running).map(Measured::Memory),

@@ -21,6 +21,7 @@ mod pgbench;
 mod process;
 mod relay;
 mod report;
+mod watched;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,9 @@ fn run(options: &Options) -> io::Result<()> {
         outcomes.push(outcome);
     }
     println!("\n{}", report::summary(&outcomes));
+    for outcome in outcomes.iter().filter(|outcome| outcome.is_watched()) {
+        println!("{}", report::table(outcome));
+    }
     write_results(options, &head, &outcomes)
 }
 

@@ -11,6 +11,7 @@ use pooler::demo::{Leashed, find_program, free_port, server_account};
 
 use crate::client::Client;
 use crate::options::Options;
+use crate::watched::{self, Watchers};
 
 /// The database and the user of everything here.
 pub(crate) const DATABASE: &str = "postgres";
@@ -33,6 +34,10 @@ pub(crate) enum Kind {
     Pooler {
         workers: u32,
     },
+    /// With nothing watched, or all of it; see [`crate::watched`].
+    Watched {
+        all: bool,
+    },
     PgBouncer,
     HaProxy,
     /// See [`crate::relay`].
@@ -46,6 +51,7 @@ pub(crate) enum Kind {
 pub(crate) struct Running {
     pub(crate) port: u16,
     process: Option<Leashed>,
+    _watchers: Option<Watchers>,
 }
 
 impl Kind {
@@ -53,6 +59,8 @@ impl Kind {
         match self {
             Self::Pooler { workers: 1 } => "pooler, 1 worker".to_owned(),
             Self::Pooler { workers } => format!("pooler, {workers} workers"),
+            Self::Watched { all: true } => "pooler, all watched".to_owned(),
+            Self::Watched { all: false } => "pooler, nothing watched".to_owned(),
             Self::PgBouncer => "PgBouncer".to_owned(),
             Self::HaProxy => "HAProxy, TCP".to_owned(),
             Self::Relay => "bare relay".to_owned(),
@@ -83,6 +91,7 @@ pub(crate) fn found(options: &Options) -> (Vec<Peer>, Vec<String>) {
         .or_else(|| find_program("haproxy"));
     let pooler = options.pooler();
     let kinds = [1, 2, 4].map(|workers| (Kind::Pooler { workers }, pooler.clone()));
+    let watched = [false, true].map(|all| (Kind::Watched { all }, pooler.clone()));
     let others = [
         (Kind::PgBouncer, pgbouncer),
         (Kind::HaProxy, haproxy),
@@ -91,7 +100,7 @@ pub(crate) fn found(options: &Options) -> (Vec<Peer>, Vec<String>) {
         (Kind::Direct, Some(PathBuf::new())),
     ];
     let (mut peers, mut missing) = (Vec::new(), Vec::new());
-    for (kind, program) in kinds.into_iter().chain(others) {
+    for (kind, program) in kinds.into_iter().chain(watched).chain(others) {
         match program {
             _ if !options.wants_peer(&kind.name()) => {}
             Some(program) => peers.push(Peer { kind, program }),
@@ -107,7 +116,8 @@ impl Peer {
         let argument = match self.kind {
             Kind::Pooler { workers: 1 } | Kind::PgBouncer => "--version",
             Kind::HaProxy => "-v",
-            Kind::Pooler { .. } | Kind::Relay | Kind::BarePooler | Kind::Direct => return None,
+            Kind::Pooler { .. } | Kind::Watched { .. } => return None,
+            Kind::Relay | Kind::BarePooler | Kind::Direct => return None,
         };
         let out = Command::new(&self.program).arg(argument).output().ok()?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -123,16 +133,23 @@ impl Peer {
             return Ok(Running {
                 port: postgres,
                 process: None,
+                _watchers: None,
             });
         }
         let port = free_port()?;
         let config = directory.join(format!("peer-{port}.conf"));
-        std::fs::write(&config, self.config(port, postgres, directory)?)?;
+        let watchers = match self.kind {
+            Kind::Watched { all: true } => Some(Watchers::start()?),
+            _ => None,
+        };
+        let mut text = self.config(port, postgres, directory)?;
+        text.push_str(&watchers.as_ref().map_or(String::new(), Watchers::config));
+        std::fs::write(&config, text)?;
         let log_path = directory.join(format!("peer-{port}.log"));
         let log = File::create(&log_path)?;
         let mut command = Command::new(&self.program);
         match self.kind {
-            Kind::Pooler { .. } => command.arg("run").arg(&config),
+            Kind::Pooler { .. } | Kind::Watched { .. } => command.arg("run").arg(&config),
             Kind::HaProxy => command.args(["-db", "-f"]).arg(&config),
             Kind::Relay => command.args(["--relay", &format!("{port}:{postgres}")]),
             Kind::BarePooler => command.args(["--bare-pooler", &format!("{port}:{postgres}")]),
@@ -145,6 +162,7 @@ impl Peer {
         let mut running = Running {
             port,
             process: Some(Leashed::start(&mut command)?),
+            _watchers: watchers,
         };
         running.wait_until_it_serves().map_err(|e| {
             let log = std::fs::read_to_string(&log_path).unwrap_or_default();
@@ -158,10 +176,14 @@ impl Peer {
             Kind::Pooler { workers } => {
                 let [cert, key] = certificate(directory)?;
                 pooler_config(port, postgres, workers)
+                    + "[log]\nlevel = \"warn\"\n"
                     + &format!(
                         "[tls.client]\ncert = {cert:?}\nkey = {key:?}\n[tls.server]\nmode = \"disable\"\n"
                     )
             }
+            Kind::Watched { all: false } => pooler_config(port, postgres, 1) + watched::NOTHING,
+            // The rest is what watches it.
+            Kind::Watched { all: true } => pooler_config(port, postgres, 1),
             Kind::PgBouncer => pgbouncer_config(port, postgres, directory)?,
             Kind::HaProxy => haproxy_config(port, postgres),
             Kind::Relay | Kind::BarePooler | Kind::Direct => String::new(),
@@ -228,9 +250,6 @@ cluster = "main"
 
 [auth]
 type = "trust"
-
-[log]
-level = "warn"
 "#
     )
 }

@@ -14,6 +14,7 @@ use pooler::demo::find_program;
 
 use crate::peers::{DATABASE, Running, USER};
 use crate::process::CpuReading;
+use crate::watched::{TRACED, TRACED_OF};
 
 /// From the first transaction to the window's beginning, and from the window's end to pgbench's.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -52,9 +53,39 @@ pub(crate) fn run(
     seconds: Duration,
     directory: &Path,
 ) -> io::Result<Window> {
-    let script = directory.join("select.sql");
+    measure(load, by_tls, &[], peer, seconds, directory)
+}
+
+/// The same, where some of the transactions are traced.
+pub(crate) fn run_watched(
+    load: Load,
+    peer: &Running,
+    seconds: Duration,
+    directory: &Path,
+) -> io::Result<Window> {
+    let script = directory.join("traced.sql");
+    std::fs::write(&script, TRACED)?;
+    let traced = format!("{}@1", script.display());
+    let others = format!("{}@{}", directory.join(SELECT).display(), TRACED_OF - 1);
+    measure(load, false, &[traced, others], peer, seconds, directory)
+}
+
+/// The script of the others.
+const SELECT: &str = "select.sql";
+
+fn measure(
+    load: Load,
+    by_tls: bool,
+    scripts: &[String],
+    peer: &Running,
+    seconds: Duration,
+    directory: &Path,
+) -> io::Result<Window> {
+    let script = directory.join(SELECT);
     std::fs::write(&script, "\\set aid random(1, 100000)\nSELECT :aid;\n")?;
-    let mut child = command(load, by_tls, peer.port, seconds, &script)?
+    let only = [script.display().to_string()];
+    let scripts = if scripts.is_empty() { &only } else { scripts };
+    let mut child = command(load, by_tls, peer.port, seconds, &script, scripts)?
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -96,6 +127,7 @@ fn command(
     port: u16,
     seconds: Duration,
     script: &Path,
+    scripts: &[String],
 ) -> io::Result<Command> {
     let none = || {
         io::Error::new(
@@ -128,9 +160,10 @@ fn command(
         "-T",
         &time.to_string(),
     ]);
+    for script in scripts {
+        pgbench.arg("-f").arg(script);
+    }
     pgbench
-        .arg("-f")
-        .arg(script)
         .arg("-l")
         .arg("--log-prefix")
         .arg(script.with_file_name(LOG_PREFIX));

@@ -77,7 +77,7 @@ fn memory(measured: &Measured, field: fn(&crate::idle::Memory) -> Option<f64>) -
 /// The columns of a case, and which of them is compared with PgBouncer's.
 fn columns(case: &Case) -> (&'static [Column], usize) {
     match case {
-        Case::Transactions(_) | Case::TlsTransactions(_) => (TRANSACTIONS, 4),
+        Case::Transactions(_) | Case::TlsTransactions(_) | Case::Watched(_) => (TRANSACTIONS, 4),
         Case::Logins(_) | Case::TlsLogins(_) => (LOGINS, 1),
         Case::Large(_) => (LARGE, 1),
         Case::Idle { .. } => (IDLE, 0),
@@ -100,7 +100,11 @@ pub(crate) fn table(outcome: &Outcome) -> String {
     for column in columns {
         text.push_str(&format!(" {} |", column.heading));
     }
-    text.push_str(" of PgBouncer's |\n|---|");
+    let heading = match outcome.is_watched() {
+        true => " of nothing watched |\n|---|",
+        false => " of PgBouncer's |\n|---|",
+    };
+    text.push_str(heading);
     text.push_str(&"---:|".repeat(columns.len() + 1));
     text.push('\n');
     for (kind, rounds) in &outcome.rows {
@@ -126,14 +130,15 @@ pub(crate) fn table(outcome: &Outcome) -> String {
     text
 }
 
-/// What is compared, relative to PgBouncer's; round by round, because both were measured in the same minute.
+/// What is compared, relative to PgBouncer's, or to a pooler of which nothing is watched; round by round, because both were measured in the same minute.
 fn relative(outcome: &Outcome, rounds: &[Measured]) -> String {
     let (columns, compared) = columns(&outcome.case);
     let value = columns[compared].value;
-    let reference = outcome
-        .rows
-        .iter()
-        .find(|(kind, _)| *kind == Kind::PgBouncer);
+    let reference = match outcome.is_watched() {
+        true => Kind::Watched { all: false },
+        false => Kind::PgBouncer,
+    };
+    let reference = outcome.rows.iter().find(|(kind, _)| *kind == reference);
     let pairs = reference
         .into_iter()
         .flat_map(|(_, reference)| rounds.iter().zip(reference));
@@ -144,7 +149,8 @@ fn relative(outcome: &Outcome, rounds: &[Measured]) -> String {
 /// Every case in a line: CPU time (idle clients: memory) relative to PgBouncer's.
 pub(crate) fn summary(outcomes: &[Outcome]) -> String {
     let mut kinds: Vec<Kind> = Vec::new();
-    for (kind, _) in outcomes.iter().flat_map(|outcome| &outcome.rows) {
+    let outcomes = || outcomes.iter().filter(|outcome| !outcome.is_watched());
+    for (kind, _) in outcomes().flat_map(|outcome| &outcome.rows) {
         if *kind != Kind::Direct && !kinds.contains(kind) {
             kinds.push(*kind);
         }
@@ -154,7 +160,7 @@ pub(crate) fn summary(outcomes: &[Outcome]) -> String {
         text.push_str(&format!(" {} |", kind.name()));
     }
     text.push_str(&format!("\n|---|{}\n", "---:|".repeat(kinds.len())));
-    for outcome in outcomes {
+    for outcome in outcomes() {
         let memory = if matches!(outcome.case, Case::Idle { .. }) {
             " (memory)"
         } else {

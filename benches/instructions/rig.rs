@@ -86,11 +86,13 @@ impl Rig {
         rig
     }
 
-    /// The same with the log of slow statements on, and none that is slow.
+    /// The same with the log of slow statements on and traces sent, and none that is slow or traced.
     pub(crate) fn watching(mut self) -> Self {
         self.session.attention = Attention {
             is_on: true,
             slow: Duration::from_secs(3600),
+            traces: true,
+            traces_below: u64::MAX,
             ..Attention::NONE
         };
         self

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod frontend;
 pub mod hba;
 pub mod ledger;
+pub mod naming;
 pub mod prepared;
 pub mod route;
 pub mod settings;

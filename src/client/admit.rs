@@ -185,9 +185,17 @@ pub(super) async fn admit(
             stream,
             received,
             pool,
+            proof,
+            peer,
             ..
         } = &mut *admission;
-        attach::attach(hub, pool, stream, received).await
+        match attach::attach(hub, pool, stream, received).await {
+            Ok(mut prepared) => attach::give_name(&mut prepared, pool, proof.user(), *peer)
+                .await
+                .map(|()| prepared)
+                .map_err(Into::into),
+            Err(e) => Err(e),
+        }
     } else {
         prepare(hub, &admission).await.map_err(Into::into)
     };

@@ -18,11 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pooler_protocol::backend::{read_data_row, tag};
+use pooler_protocol::naming::{Facts, SETTING};
+use pooler_protocol::settings::push_set_config;
 
 use super::admit::Prepared;
 use super::{Hub, farewell};
 use crate::error::{ClientLoginError, Refusal, ServerFault};
-use crate::net::Stream;
+use crate::net::{Peer, Stream, host_name};
 use crate::pool::{Checkout, Pool};
 
 /// Bytes that a client may send before it is let in.
@@ -76,6 +78,44 @@ pub(super) async fn attach(
         settings: hub.registry.commons.interners.no_settings(),
         server: Some(server),
     })
+}
+
+/// What a client is called toward its server, if that is not its own name: the server is told, and so is the client. It
+/// goes when the server is reset.
+///
+/// # Errors
+/// That the server is gone.
+pub(super) async fn give_name(
+    prepared: &mut Prepared,
+    pool: &Pool,
+    user: &str,
+    peer: Peer,
+) -> Result<(), Refusal> {
+    let settings = Arc::clone(&pool.plan().settings);
+    let template = &settings.application_name;
+    let Some(server) = prepared.server.as_mut().filter(|_| !template.is_identity()) else {
+        return Ok(());
+    };
+    let frame = template.frame(&Facts {
+        client: &peer.to_string(),
+        user,
+        database: &pool.key.database,
+        pooler: host_name(),
+    });
+    let asked = pool.key.startup.iter().rev();
+    let own = asked
+        .clone()
+        .find(|(name, _)| name.eq_ignore_ascii_case(SETTING));
+    let mut sql = String::new();
+    let name = frame.fill(own.map_or("", |(_, value)| value));
+    push_set_config(&mut sql, SETTING, Some(&name));
+    let told = tokio::time::timeout(ASK_MAX, server.ask(&sql, |_, _| ())).await;
+    match told.unwrap_or(Err(ServerFault::Timeout)) {
+        Ok(()) => {}
+        Err(fault) => return Err(Refusal::server_gone(&server.identity.host, fault)),
+    }
+    prepared.welcome = Arc::clone(&server.welcome);
+    Ok(())
 }
 
 /// Reads what a client says before it is let in; done when it has gone.

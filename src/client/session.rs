@@ -225,6 +225,7 @@ impl Session {
             shows_position: settings.routing != Routing::Off,
             attention: self.rules.attention,
         };
+        self.look_up_name(&settings);
         self.look_up_routes(&settings);
         self.seat.set_settings(settings);
     }

@@ -45,7 +45,7 @@ pub(super) fn asked(
             all.push((name.to_owned(), value.to_owned()));
         }
     }
-    if pool.application_name_add_host {
+    if adds_host(pool) {
         let at = all.iter().position(|(n, _)| n == "application_name");
         let name = at.map_or(String::new(), |at| all.remove(at).1);
         all.push(("application_name".to_owned(), format!("{name} - {peer}")));
@@ -62,13 +62,18 @@ pub(super) fn verbatim(
     peer: &Peer,
     pool: &PoolSettings,
 ) -> Result<Vec<(String, String)>, Refusal> {
-    if pool.application_name_add_host {
+    if adds_host(pool) {
         return asked(startup, peer, pool);
     }
     let settings = startup.settings();
     Ok(settings
         .map(|(n, v)| (n.to_owned(), v.to_owned()))
         .collect())
+}
+
+/// A template names the client otherwise.
+fn adds_host(pool: &PoolSettings) -> bool {
+    pool.application_name_add_host && pool.application_name.is_identity()
 }
 
 /// What they are in the server's words.

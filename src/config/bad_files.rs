@@ -90,6 +90,10 @@ const BAD: &[(&str, &str)] = &[
         "2: [pooler] application_name_add_host: expected true or false, not 1",
     ),
     (
+        "[pooler]\napplication_name = \"{host}\"",
+        "2: [pooler] application_name: {host} is not one of {application}, {client}, {user}, {database}, {pooler}",
+    ),
+    (
         "[pooler]\nunix_socket_mode = \"999\"",
         "2: [pooler] unix_socket_mode: expected permissions such as \"0770\", not \"999\"",
     ),

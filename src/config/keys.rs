@@ -97,6 +97,8 @@ pub(crate) enum Kind {
     File,
     /// A password or verifier, never shown. Empty: none.
     Secret,
+    /// A text with places in braces.
+    Template,
     /// A list of names.
     Names,
     /// An inline table of headers of HTTP; their values are never shown.
@@ -138,6 +140,7 @@ impl Kind {
             Kind::Text { empty } => (format!("text; empty: {empty}"), None),
             Kind::File => ("file; empty: none".to_owned(), None),
             Kind::Secret => ("secret; empty: none".to_owned(), None),
+            Kind::Template => ("text".to_owned(), None),
             Kind::Names => ("list of names".to_owned(), None),
             Kind::Headers => ("table of texts".to_owned(), None),
             Kind::Addresses => ("list of address:port or directory".to_owned(), None),

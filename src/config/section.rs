@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
+use pooler_protocol::naming::Template;
 
 use super::keys::Table;
 use super::types::Limit;
@@ -166,6 +167,13 @@ impl<'a> Values<'a> {
         match self.value(key) {
             Some(Value::Secret(secret)) => Some(secret).filter(|secret| !secret.0.is_empty()),
             other => bug(key, "a secret", other),
+        }
+    }
+
+    pub(crate) fn template(&self, key: &str) -> &'a Template {
+        match self.value(key) {
+            Some(Value::Template(template)) => template,
+            other => bug(key, "a template", other),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pooler_protocol::naming::Template;
+
 use super::section::Values;
 use super::types::Limit;
 use super::words::{OnSessionState, PoolMode, ReadConsistency, Route, Routing};
@@ -58,6 +60,8 @@ pub struct PoolSettings {
     pub on_session_state: OnSessionState,
     /// Prepared statements held by one server connection; at least 1.
     pub max_prepared_statements: usize,
+    /// What clients are called toward servers.
+    pub application_name: Template,
     /// Whether the client's address is added to `application_name`.
     pub application_name_add_host: bool,
     /// Names of functions that change a session are read from the database.
@@ -106,6 +110,7 @@ impl PoolSettings {
             cancel_wait_timeout: values.timeout("cancel_wait_timeout"),
             on_session_state: values.word("on_session_state", OnSessionState::from_word),
             max_prepared_statements: values.count("max_prepared_statements"),
+            application_name: values.template("application_name").clone(),
             application_name_add_host: values.flag("application_name_add_host"),
             inspect_functions: values.flag("inspect_functions"),
             keep_sequences: values.flag("keep_sequences"),

@@ -228,9 +228,16 @@ pub(crate) static KEYS: &[Key] = &[
         "Prepared statements held by one server connection; the least used go first. Raise it \
              if SHOW PREPARED shows evictions; each costs PostgreSQL memory.",
     ),
+    pool_key("application_name", Kind::Template, r#""{application}""#).doc(
+        "What clients are called toward servers, in pg_stat_activity and in PostgreSQL's log: a text with \
+             {application} (what the client calls itself), {client} (address and port), {user}, {database}, \
+             {pooler} (this machine), 63 bytes at most. The client goes on seeing its own name. Set it to \
+             \"{application}@{client}\" to know who is behind a query; with {client} each client has a name of \
+             its own, which its server is told with the first statement that it runs there.",
+    ),
     pool_key("application_name_add_host", Kind::Flag, "false").doc(
-        "Add the client's address and port to application_name, to see them in \
-             pg_stat_activity.",
+        "Add the client's address and port to application_name at login, as PgBouncer does it: the client \
+             sees it, too, and SET replaces it. Without effect if application_name is set.",
     ),
     pool_key(
         "tcp_keepalive",

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
+use pooler_protocol::naming::Template;
 use toml::de::{DeInteger, DeValue};
 
 use super::keys::{Choice, Kind};
@@ -29,6 +30,7 @@ pub(crate) enum Value {
     /// Texts and files.
     Text(String),
     Secret(SecretText),
+    Template(Template),
     Names(Vec<String>),
     /// What they say is marked as sensitive.
     Headers(Vec<(HeaderName, HeaderValue)>),
@@ -81,6 +83,7 @@ impl Value {
             Kind::File => plain_text(value).map(|file| Value::Text(file.to_owned())),
             Kind::Secret => secret(value).map(Value::Secret),
             Kind::Names => list(value, "names", name).map(Value::Names),
+            Kind::Template => Template::parse(plain_text(value)?).map(Value::Template),
             Kind::Headers => headers(value).map(Value::Headers),
             Kind::Addresses => list(value, "addresses", listen_address).map(Value::Addresses),
             Kind::Address => metrics_address(value).map(Value::Address),
@@ -136,6 +139,7 @@ impl Value {
             Value::Text(text) => text.clone(),
             Value::Secret(_) => "(not shown)".to_owned(),
             Value::Names(names) => names.join(", "),
+            Value::Template(template) => template.to_string(),
             Value::Headers(headers) => headers
                 .iter()
                 .map(|(name, _)| format!("{name} (not shown)"))

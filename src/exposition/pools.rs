@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::totals::Totals;
+use crate::metrics::ExemplarRow;
 use crate::pool::{Numbers, Pool};
 use crate::relay::KINDS;
 
@@ -19,6 +20,17 @@ pub(super) struct PoolSample {
     /// How it is doing; nothing of a pool that is forgotten but for what it had counted.
     pub(super) gauges: Option<Gauges>,
     pub(super) totals: Totals,
+    /// Of its transactions, some that are traced.
+    pub(super) exemplars: Option<Box<ExemplarRow>>,
+}
+
+impl PoolSample {
+    /// With those of `pool`.
+    pub(super) fn add_exemplars(&mut self, pool: &Pool) {
+        for counters in pool.all_counters() {
+            counters.transaction_exemplars.add_to(&mut self.exemplars);
+        }
+    }
 }
 
 /// How a pool is doing now.

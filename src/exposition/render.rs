@@ -6,14 +6,14 @@
 
 use std::fmt::{self, Write};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::clusters;
 use super::pools::PoolSample;
 use super::process::Process;
 use super::roll::Roll;
 use super::table::{Each, ROWS, Row, Unit};
-use crate::metrics::{BUCKETS_US, HistogramSum};
+use crate::metrics::{BUCKETS_US, Exemplar, ExemplarRow, HistogramSum};
 use crate::registry::{Current, Registry};
 
 /// What a scraper can read.
@@ -84,7 +84,7 @@ impl Exporter {
         let mut out = String::with_capacity(last.len + last.len / 8);
         for row in ROWS {
             row.describe(format, &mut out)?;
-            encode_row(row, &snapshot, &labels, &mut out)?;
+            encode_row(row, &snapshot, &labels, format, &mut out)?;
         }
         if format == Format::OpenMetrics {
             out.push_str("# EOF\n");
@@ -132,16 +132,21 @@ fn encode_row(
     row: &'static Row,
     snapshot: &Snapshot,
     labels: &[String],
+    format: Format,
     out: &mut String,
 ) -> fmt::Result {
-    let pools = || snapshot.pools.iter().zip(labels);
+    let mut pools = snapshot.pools.iter().zip(labels);
+    let mut series = |labels| Series {
+        row,
+        labels,
+        format,
+        out: &mut *out,
+    };
     match row.each {
-        Each::Once(emit) => emit(snapshot, &mut Series::new(row, "", out)),
-        Each::Pool(emit) => {
-            pools().try_for_each(|(pool, labels)| emit(pool, &mut Series::new(row, labels, out)))
-        }
-        Each::Living(emit) => pools().try_for_each(|(pool, labels)| match &pool.gauges {
-            Some(gauges) => emit(gauges, &mut Series::new(row, labels, out)),
+        Each::Once(emit) => emit(snapshot, &mut series("")),
+        Each::Pool(emit) => pools.try_for_each(|(pool, labels)| emit(pool, &mut series(labels))),
+        Each::Living(emit) => pools.try_for_each(|(pool, labels)| match &pool.gauges {
+            Some(gauges) => emit(gauges, &mut series(labels)),
             None => Ok(()),
         }),
     }
@@ -217,14 +222,11 @@ pub(super) struct Series<'a> {
     row: &'static Row,
     /// As they are written; empty if there are none.
     labels: &'a str,
+    format: Format,
     out: &'a mut String,
 }
 
-impl<'a> Series<'a> {
-    fn new(row: &'static Row, labels: &'a str, out: &'a mut String) -> Self {
-        Self { row, labels, out }
-    }
-
+impl Series<'_> {
     /// A value that goes up and down.
     pub(super) fn gauge(&mut self, more: &[Label<'_>], value: impl Value) -> fmt::Result {
         self.sample(more, value)
@@ -242,18 +244,32 @@ impl<'a> Series<'a> {
 
     /// Durations; the buckets become cumulative.
     pub(super) fn histogram(&mut self, more: &[Label<'_>], sum: &HistogramSum) -> fmt::Result {
+        self.histogram_with(more, sum, None)
+    }
+
+    /// The same; what is traced of them is shown to those who can read it.
+    pub(super) fn histogram_with(
+        &mut self,
+        more: &[Label<'_>],
+        sum: &HistogramSum,
+        exemplars: Option<&ExemplarRow>,
+    ) -> fmt::Result {
         let labels = self.all_labels(more);
         let count: u64 = sum.buckets.iter().sum();
         self.part("_sum", &labels, seconds(sum.sum_us));
         self.part("_count", &labels, count);
+        let exemplars = exemplars.filter(|_| self.format == Format::OpenMetrics);
         let mut so_far = 0;
-        for (bound, n) in BOUNDS.iter().zip(sum.buckets) {
+        for (at, (bound, n)) in BOUNDS.iter().zip(sum.buckets).enumerate() {
             so_far += n;
             let out = &mut *self.out;
             for piece in [self.row.name, "_bucket{", bound, ",", &labels, "} "] {
                 out.push_str(piece);
             }
             so_far.push(out);
+            if let Some(exemplar) = exemplars.and_then(|row| row[at].as_ref()) {
+                push_exemplar(exemplar, out)?;
+            }
             out.push('\n');
         }
         Ok(())
@@ -304,6 +320,14 @@ impl<'a> Series<'a> {
         value.push(out);
         out.push('\n');
     }
+}
+
+/// Behind the number of a bucket (OpenMetrics, "Exemplars").
+fn push_exemplar(exemplar: &Exemplar, out: &mut String) -> fmt::Result {
+    let since = exemplar.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let trace_id = u128::from_be_bytes(exemplar.trace_id);
+    let (value, at) = (seconds(exemplar.us), since.as_secs_f64());
+    write!(out, " # {{trace_id=\"{trace_id:032x}\"}} {value} {at:.3}")
 }
 
 /// The label of each bucket.

@@ -151,14 +151,19 @@ impl Roll {
             });
             if account.placed {
                 account.credit_own();
-                samples.push(PoolSample {
+                let mut own = PoolSample {
                     gauges,
                     totals: account.own.as_deref().cloned().unwrap_or_default(),
                     ..sample(name)
-                });
+                };
+                if let Some(pool) = &account.pool {
+                    own.add_exemplars(pool);
+                }
+                samples.push(own);
             } else if let (Some(pool), Some(gauges)) = (&account.pool, gauges) {
                 account.in_sum = true;
                 others.add(&gauges);
+                other.add_exemplars(pool);
                 other
                     .totals
                     .add_grown(&Totals::of(pool), account.credited.as_deref());
@@ -279,6 +284,7 @@ fn sample((database, user, host): &Name) -> PoolSample {
         datacenter: None,
         gauges: None,
         totals: Totals::default(),
+        exemplars: None,
     }
 }
 

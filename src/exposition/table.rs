@@ -186,7 +186,10 @@ pub(super) static ROWS: &[Row] = &[
         "pooler_transaction_seconds",
         "From a transaction's first request to its end.",
         &[],
-        Each::Pool(|pool, out| out.histogram(&[], &pool.totals.transaction_seconds)),
+        Each::Pool(|pool, out| {
+            let exemplars = pool.exemplars.as_deref();
+            out.histogram_with(&[], &pool.totals.transaction_seconds, exemplars)
+        }),
     ),
     histogram(
         "pooler_server_connect_seconds",

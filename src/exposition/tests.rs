@@ -105,6 +105,55 @@ fn a_pool_gives_these_lines() {
     assert_eq!(lines(&text, "pooler_build_info").len(), 1);
 }
 
+/// Who asks for OpenMetrics is told of traced transactions, each behind the bucket that it is in.
+#[test]
+fn traced_transactions_are_exemplars_of_their_buckets() {
+    let registry = registry();
+    let (app, quiet) = (pool(&registry, "app"), pool(&registry, "quiet"));
+    for (worker, ms) in [(0, 1), (1, 400), (1, 100_000)] {
+        let took = Duration::from_millis(ms);
+        app.counters(worker).transaction_seconds.record(took);
+    }
+    quiet
+        .counters(0)
+        .transaction_seconds
+        .record(Duration::from_millis(400));
+    let exemplars = |worker| &app.counters(worker).transaction_exemplars;
+    exemplars(1).note(Duration::from_millis(400), [0xab; 16]);
+    exemplars(0).note(Duration::from_secs(100), [0xcd; 16]);
+    let exporter = Exporter::new(Arc::clone(&registry));
+    let text = exporter.render(Format::OpenMetrics).expect("to memory");
+    let with: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();
+    let begins = |le: &str, n: u64, trace: &str, value: &str| {
+        let labels = format!("{{le=\"{le}\",database=\"app\",user=\"ada\"}}");
+        let trace = trace.repeat(16);
+        format!("pooler_transaction_seconds_bucket{labels} {n} # {{trace_id=\"{trace}\"}} {value} ")
+    };
+    let wanted = [
+        begins("0.5", 2, "ab", "0.4"),
+        begins("+Inf", 3, "cd", "100"),
+    ];
+    assert_eq!(with.len(), wanted.len(), "{with:?}");
+    for (line, wanted) in with.iter().zip(wanted) {
+        let at = line
+            .strip_prefix(&wanted)
+            .unwrap_or_else(|| panic!("{line}: {wanted}"));
+        assert!(at.parse::<f64>().expect("seconds") > 1.7e9, "{line}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    let classic = exporter.render(Format::Prometheus).expect("to memory");
+    assert!(!classic.contains("trace_id"));
+    // Nothing is left aside for the next.
+    assert_eq!(
+        exporter
+            .render(Format::OpenMetrics)
+            .expect("to memory")
+            .matches(" # {")
+            .count(),
+        2
+    );
+}
+
 #[test]
 fn buckets_are_cumulative_and_end_at_the_count() {
     let registry = registry();

@@ -70,10 +70,15 @@ pub fn networks() -> io::Result<Vec<(IpAddr, IpAddr)>> {
         .collect())
 }
 
-/// This machine's name for itself.
+/// This machine's name for itself; empty if it has none.
 #[must_use]
-pub fn host_name() -> Option<String> {
-    nix::unistd::gethostname().ok()?.into_string().ok()
+pub fn host_name() -> &'static str {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let name = nix::unistd::gethostname().ok();
+        name.and_then(|name| name.into_string().ok())
+            .unwrap_or_default()
+    });
+    &NAME
 }
 
 /// The name of a user of this machine.

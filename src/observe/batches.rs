@@ -295,14 +295,13 @@ fn encode(spans: Vec<Span>, resource: &Resource) -> Vec<u8> {
 /// Who sends.
 fn resource() -> Resource {
     let id: [u8; 16] = rand::random();
-    let host = crate::net::host_name();
-    let mut attributes: Vec<KeyValue> = vec![
+    let attributes: Vec<KeyValue> = vec![
         text_pair("service.name", "pooler"),
         text_pair("service.version", env!("CARGO_PKG_VERSION")),
         text_pair("service.instance.id", super::slow::hex(&id)),
         number_pair("process.pid", i64::from(std::process::id())),
+        text_pair("host.name", crate::net::host_name()),
     ];
-    attributes.extend(host.map(|host| text_pair("host.name", host)));
     Resource {
         attributes,
         ..Resource::default()

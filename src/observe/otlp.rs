@@ -207,7 +207,94 @@ fn rejected(body: Bytes) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+    use rustls::{RootCertStore, ServerConfig};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
     use super::*;
+
+    fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).expect("a certificate");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// One that takes everything, by https; and its port.
+    async fn collector(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> u16 {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let chain = vec![made.cert.der().clone()];
+        let config = builder
+            .with_no_client_auth()
+            .with_single_cert(chain, key.into());
+        let acceptor = TlsAcceptor::from(Arc::new(config.expect("a pair")));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                let yes = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                    let _body = request.into_body().collect().await?;
+                    Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::new())))
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), yes));
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn https_is_spoken_with_those_who_are_trusted_alone() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("an event loop").block_on(async {
+            let make = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+            let (made, other) = (make().expect("a pair"), make().expect("a pair"));
+            let port = collector(&made).await;
+            let target = |uri: String, certificate: &CertificateDer<'static>| Target {
+                uri: uri.parse().expect("a URL"),
+                headers: Vec::new(),
+                tls: Some(trusting(certificate.clone())),
+            };
+            let uri = format!("https://localhost:{port}/v1/traces");
+            let mut link = Link::default();
+            let friend = target(uri.clone(), made.cert.der());
+            for _twice in 0..2 {
+                let answer = link.post(&friend, Bytes::from_static(b"x")).await;
+                assert_eq!(answer, Answer::Taken { rejected: 0 });
+            }
+            for stranger in [
+                target(uri, other.cert.der()),
+                // The certificate is in another name.
+                target(
+                    format!("https://127.0.0.1:{port}/v1/traces"),
+                    made.cert.der(),
+                ),
+            ] {
+                let answer = Link::default().post(&stranger, Bytes::new()).await;
+                let Answer::Later { why, .. } = answer else {
+                    panic!("{answer:?}");
+                };
+                assert!(why.contains("TLS"), "{why}");
+            }
+        });
+    }
 
     #[test]
     fn a_collector_makes_nobody_wait_for_ever() {

@@ -10,6 +10,7 @@ use tokio::task::coop::has_budget_remaining;
 use pooler_protocol::prepared::ClientStatements;
 use pooler_protocol::settings::Settings;
 
+use super::naming::Naming;
 use super::questions::Possessions;
 use super::stint::Stint;
 use crate::buffer::{Carry, Outbox, SCRATCH_LEN, Scratch};
@@ -72,6 +73,8 @@ pub struct ClientSide {
     pub statements: ClientStatements,
     /// What its session is set to.
     pub settings: Arc<Settings>,
+    /// What it is called toward the server, if that is not its own name.
+    pub naming: Option<Box<Naming>>,
     /// What else it has made of its session.
     pub possessions: Possessions,
     /// How much of what it sends goes to the server that it has now.
@@ -97,6 +100,7 @@ impl ClientSide {
             statements: ClientStatements::default(),
             possessions: Possessions::new(Arc::clone(&settings)),
             stint: Stint::Free,
+            naming: None,
             settings,
         }
     }

@@ -29,6 +29,7 @@ use crate::server::{Interners, Server};
 
 mod client_side;
 mod listening;
+mod naming;
 mod position;
 mod questions;
 mod replies;
@@ -39,6 +40,7 @@ mod watching;
 
 pub use client_side::{ClientSide, Ended, Fill, HeldBack};
 pub use listening::{Heard, Listening};
+pub use naming::Naming;
 pub use position::asks_position;
 pub(crate) use questions::may_name_statement;
 pub use questions::{KINDS, Kind, Leftovers, Possessions, reasons};

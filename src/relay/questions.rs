@@ -440,7 +440,7 @@ impl Relay<'_> {
     fn take_over_settings(&mut self, found: &[(String, String)]) {
         let pairs = found.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let found = Settings::from_pairs(pairs);
-        let mut mine: Option<Settings> = None;
+        let mut mine: Option<Settings> = self.own_settings(&found);
         let startup = Arc::clone(&self.client.possessions.startup);
         for (name, value) in startup.iter() {
             if found.find(name).is_some() {

@@ -2,9 +2,12 @@
 
 use std::task::{Context, Poll};
 
-use pooler_protocol::backend::{ErrorView, read_parameter_status, tag, write_error_renamed};
+use pooler_protocol::backend::{
+    ErrorView, read_parameter_status, tag, write_error_renamed, write_parameter_status,
+};
 use pooler_protocol::frame::{HEADER_LEN, Header};
 use pooler_protocol::ledger::{Deal, Verdict, Violation};
+use pooler_protocol::naming::SETTING;
 use pooler_protocol::prepared::{SERVER_NAME_PREFIX, write_server_name};
 use pooler_protocol::route::changes_catalogue;
 
@@ -239,7 +242,12 @@ impl Relay<'_> {
             tag::ERROR_RESPONSE => return self.judge_error(header, body, at, verdict, splice),
             tag::DATA_ROW if verdict.deal == Deal::Read => self.take_answer_row(body),
             tag::COMMAND_COMPLETE if verdict.deal == Deal::Forward => self.note_command(body),
-            tag::PARAMETER_STATUS => self.note_parameter(body, verdict.deal),
+            tag::PARAMETER_STATUS => {
+                if let Some(own) = self.note_parameter(body, verdict.deal) {
+                    splice.put(|out| write_parameter_status(out, SETTING, &own));
+                    return Ok(());
+                }
+            }
             tag::NOTIFICATION_RESPONSE if !self.is_for_client(body) => return Ok(()),
             _ => {}
         }
@@ -423,28 +431,20 @@ impl Relay<'_> {
     }
 
     /// A setting that the server reports has changed. What a client's own statement did becomes
-    /// part of its settings; what the pooler's did is known already.
-    fn note_parameter(&mut self, body: &[u8], deal: Deal) {
-        let Some((name, value)) = read_parameter_status(body) else {
-            return;
-        };
+    /// part of its settings; what the pooler's did is known already. Returns what the client is to be told of
+    /// its name instead, if anything.
+    fn note_parameter(&mut self, body: &[u8], deal: Deal) -> Option<String> {
+        let (name, value) = read_parameter_status(body)?;
         if !self.rules.release_between_transactions {
             // Cleaning puts back and reports what this client has set, but not what a reload of the
             // configuration did meanwhile: the next client is told what was reported last.
             std::sync::Arc::make_mut(&mut self.server.welcome).put(name, value);
-            return;
+            return None;
         }
         if deal != Deal::Forward || is_reported_only(name) {
-            return;
+            return None;
         }
-        let born_with = self.server.welcome.find(name) == Some(value);
-        let changed = self
-            .client
-            .settings
-            .with(name, (!born_with).then_some(value));
-        let changed = self.interners.settings(changed);
-        self.server.settings = std::sync::Arc::clone(&changed);
-        self.client.settings = changed;
+        self.note_reported(name, value)
     }
 }
 

@@ -2,7 +2,6 @@
 //! statements as `statements` rewrites them.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pooler_protocol::backend::TransactionStatus;
@@ -52,6 +51,8 @@ pub(super) struct BatchShape {
     /// What its texts make one suspect.
     pub(super) marks: Marks,
     pub(super) uses_statements: bool,
+    /// The server owed nothing.
+    pub(super) at_rest: bool,
     /// What was read is not used up, for want of room.
     is_cut_short: bool,
 }
@@ -219,13 +220,14 @@ impl Relay<'_> {
             && self.server.ledger.status() == TransactionStatus::Idle;
         let mut output = std::mem::take(&mut self.scratch.output);
         let mut splice = Splice::new(input, &mut output);
-        if was_idle && !Arc::ptr_eq(&self.server.settings, &self.client.settings) {
-            splice.put(|out| self.server.adopt_settings(&self.client.settings, out));
-        }
         if was_idle {
+            self.adopt_settings(&mut splice);
             self.restore_listening(&mut splice);
         }
-        let mut shape = BatchShape::default();
+        let mut shape = BatchShape {
+            at_rest: was_idle,
+            ..BatchShape::default()
+        };
         let used = self.enter_all(input, &mut splice, &mut shape)?;
         self.client.stint.note_used(used);
         if was_idle && used == input.len() && self.client.ended == Ended::No {
@@ -339,6 +341,7 @@ impl Relay<'_> {
             tag::QUERY => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);
                 self.look_for_caller(text);
+                self.speak_of_name(text, shape, splice);
                 if whole && let Some(step) = self.enter_by_name(text, here, shape, splice) {
                     return Ok(step);
                 }

@@ -83,6 +83,7 @@ impl Relay<'_> {
             return Ok(self.keep(header, here, at, splice));
         };
         self.look_for_caller(view.query());
+        self.speak_of_name(view.query(), shape, splice);
         if shape.messages == 1 {
             self.forget_sequences(scan(view.query()), shape, splice);
         }
@@ -224,6 +225,7 @@ impl Relay<'_> {
             }
             let statement = self.client.statements.unnamed().cloned();
             if let Some(statement) = &statement {
+                self.speak_of_name(statement.query(), shape, splice);
                 self.forget_sequences(statement.marks(), shape, splice);
                 self.suspect_statement(statement, body, shape);
             }
@@ -238,6 +240,7 @@ impl Relay<'_> {
         }
         match known {
             Some(statement) => {
+                self.speak_of_name(statement.query(), shape, splice);
                 self.forget_sequences(statement.marks(), shape, splice);
                 self.suspect_statement(&statement, body, shape);
                 self.ensure_held(&statement, splice);

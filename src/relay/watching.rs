@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use pooler_protocol::frame::{HEADER_LEN, Header, split_cstr, up_to_nul};
 use pooler_protocol::frontend::{BindView, ParseView, tag};
 use pooler_protocol::prepared::ClientStatements;
-use pooler_protocol::route::{TraceParent, may_have_comment, trace_parent, trace_state};
+use pooler_protocol::route::{
+    TraceParent, may_have_comment, trace_parent, trace_parent_if, trace_state,
+};
 
 use super::{ClientSide, Meter, Relay, first_batch_len};
 use crate::metrics::SqlState;
@@ -33,7 +35,8 @@ impl Relay<'_> {
 
     #[cold]
     fn expect_caller_of(&mut self, text: &[u8]) {
-        let caller = trace_parent(text).filter(|caller| self.rules.attention.records(caller));
+        let attention = &self.rules.attention;
+        let caller = trace_parent_if(text, |caller| attention.records(caller));
         if let Some(parent) = caller
             && !self.server.replay.running
         {

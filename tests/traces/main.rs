@@ -1,4 +1,5 @@
-//! Traces: spans of transactions whose caller records a trace, as a collector gets them.
+//! Traces: spans of transactions whose caller records a trace, as a collector gets them; and the names by which servers
+//! know clients.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,4 +13,5 @@ mod support;
 mod application;
 mod collector;
 mod export;
+mod names;
 mod spans;

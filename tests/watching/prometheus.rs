@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pooler::demo::{Leashed, find_program, free_port, make_dir};
 use serde_json::Value;
@@ -97,6 +97,7 @@ impl Prometheus {
                 dir.join("data").display()
             ))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--enable-feature=exemplar-storage")
             .current_dir(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -132,6 +133,27 @@ impl Prometheus {
     pub(crate) fn value(&self, expression: &str) -> Option<f64> {
         let samples = self.query(expression).ok()?;
         samples.first().map(|(_, value)| *value)
+    }
+
+    /// The exemplars of an expression in the last hour: labels, and the value of each.
+    pub(crate) fn exemplars(&self, expression: &str) -> Vec<(Value, f64)> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let (from, to) = (now - 3600, now + 3600);
+        let expression = escaped(expression);
+        let path = format!("/api/v1/query_exemplars?query={expression}&start={from}&end={to}");
+        let (_, body) = get(self.port, &path);
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        let series = answer["data"].as_array().cloned().unwrap_or_default();
+        let all = series
+            .iter()
+            .filter_map(|series| series["exemplars"].as_array())
+            .flatten();
+        let number = |one: &Value| one["value"].as_str().unwrap().parse().unwrap();
+        all.map(|one| (one["labels"].clone(), number(one)))
+            .collect()
     }
 
     pub(crate) fn stop(mut self) {

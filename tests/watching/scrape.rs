@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use pooler::demo::free_port;
+
 use crate::prometheus::{Prometheus, get, metrics_port, promtool, scrape};
 use crate::stuck::{Stuck, id_of, thread_of};
 use crate::support::{Pooler, Rig, Wire, postgres, query, wait_until};
@@ -23,6 +25,30 @@ fn promtool_finds_nothing_to_say() {
     let text = scrape(port);
     assert!(text.contains("sqlstate=\"22012\""), "{text}");
     assert_eq!(promtool(&["check", "metrics"], &text), "");
+}
+
+/// From a slow bucket of a histogram to a trace: a real Prometheus asks for OpenMetrics by itself, and keeps them.
+#[test]
+fn a_real_prometheus_takes_the_traces_of_slow_transactions() {
+    // Nobody is there to take the spans.
+    let away = format!("http://127.0.0.1:{}", free_port().unwrap());
+    let tracing = format!("{METRICS}\n[tracing]\notlp_endpoint = \"{away}\"");
+    let rig = Rig::with(|b| b.section(&tracing));
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let comment = format!("/*traceparent='00-{trace}-b7ad6b7169203331-01'*/");
+    rig.login().rows(&format!("SELECT pg_sleep(0.2) {comment}"));
+    let port = metrics_port(&rig.pooler);
+    let interval = Duration::from_millis(500);
+    let prometheus = Prometheus::start(port, interval, "prometheus-exemplars");
+    let mut found = Vec::new();
+    wait_until("Prometheus has the exemplar", || {
+        found = prometheus.exemplars("pooler_transaction_seconds_bucket");
+        !found.is_empty()
+    });
+    let (labels, value) = &found[0];
+    assert_eq!(labels["trace_id"], trace);
+    assert!(*value >= 0.2, "{value}");
+    prometheus.stop();
 }
 
 /// The cap holds, Prometheus takes everything, and what it adds up is what was done.

@@ -67,18 +67,45 @@ fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 #[inline]
 #[must_use]
 pub fn trace_parent(text: &[u8]) -> Option<TraceParent> {
+    trace_parent_if(text, |_| true)
+}
+
+/// The same, if it is `wanted`. Only then is the whole text read to see whether what looks like a comment at its
+/// end is one: callers that record nothing, which most do not, cost little.
+#[inline]
+#[must_use]
+pub fn trace_parent_if(text: &[u8], wanted: impl Fn(&TraceParent) -> bool) -> Option<TraceParent> {
     if !may_have_comment(text) {
         return None;
     }
     let mut found = None;
-    each_pair(text, |key, value| {
-        if key.eq_ignore_ascii_case(b"traceparent") {
-            let mut buffer = [0; VALUE_LEN_MAX];
-            let value = decode(&text[value], &mut buffer);
-            found = value.and_then(TraceParent::parse).or(found);
-        }
+    let at = each_front_pair(text, &mut |key, value| {
+        read_parent(text, key, value, &mut found)
     });
-    found
+    let mut last = None;
+    let end = last_comment(text, at);
+    if let Some((_, body)) = end.clone() {
+        each_pair_in(text, body, &mut |key, value| {
+            read_parent(text, key, value, &mut last)
+        });
+    }
+    match (last, end) {
+        (Some(last), Some((begin, _))) if wanted(&last) => match is_comment(text, begin) {
+            true => Some(last),
+            false => found.filter(wanted),
+        },
+        (Some(_), _) => None,
+        (None, _) => found.filter(wanted),
+    }
+}
+
+#[cold]
+fn read_parent(text: &[u8], key: &[u8], value: Range<usize>, found: &mut Option<TraceParent>) {
+    if key.eq_ignore_ascii_case(b"traceparent") {
+        let mut buffer = [0; VALUE_LEN_MAX];
+        let value = decode(&text[value], &mut buffer);
+        *found = value.and_then(TraceParent::parse).or(*found);
+    }
 }
 
 /// The `tracestate` that the comments of `text` name: printable ASCII, as the caller wrote it. What it means
@@ -147,30 +174,48 @@ fn end_of(text: &[u8]) -> usize {
 /// without its quotes.
 #[cold]
 fn each_pair(text: &[u8], mut see: impl FnMut(&[u8], Range<usize>)) {
+    let at = each_front_pair(text, &mut see);
+    if let Some((begin, body)) = last_comment(text, at)
+        && is_comment(text, begin)
+    {
+        each_pair_in(text, body, &mut see);
+    }
+}
+
+/// The same of those in front; where what follows them begins.
+#[cold]
+fn each_front_pair(text: &[u8], see: &mut impl FnMut(&[u8], Range<usize>)) -> usize {
     let mut at = text.len() - text.trim_ascii_start().len();
     while text[at..].starts_with(b"/*") {
         let Some(end) = comment_end(text, at) else {
-            return;
+            return text.len();
         };
-        each_pair_in(text, at + 2..end - 2, &mut see);
+        each_pair_in(text, at + 2..end - 2, see);
         at = end + (text[end..].len() - text[end..].trim_ascii_start().len());
     }
+    at
+}
+
+/// What looks like a comment about a trace at the end of `text`, behind `at`: where it begins, and what is in it. It
+/// may be in a string: see [`is_comment`].
+fn last_comment(text: &[u8], at: usize) -> Option<(usize, Range<usize>)> {
     let end = end_of(text);
     let from = end.saturating_sub(COMMENT_LEN_MAX).max(at);
     if end <= from || !text[..end].ends_with(b"*/") {
-        return;
+        return None;
     }
     let last = &text[from..end];
-    let Some(begin) = last.windows(2).rposition(|pair| pair == b"/*") else {
-        return;
-    };
+    let begin = last.windows(2).rposition(|pair| pair == b"/*")?;
+    let body = from + begin + 2..end - 2;
     let says = last[begin..]
         .windows(5)
         .any(|w| w.eq_ignore_ascii_case(b"trace"));
-    // It may be in a string.
-    if says && last_token_end(text).is_some_and(|token| token <= from + begin) {
-        each_pair_in(text, from + begin + 2..end - 2, &mut see);
-    }
+    (says && body.start <= body.end).then_some((from + begin, body))
+}
+
+/// Whether the comment that begins there is one: all words stand in front of it.
+fn is_comment(text: &[u8], begin: usize) -> bool {
+    last_token_end(text).is_some_and(|token| token <= begin)
 }
 
 /// Where the last word ends, if all of them can be read.
@@ -237,6 +282,35 @@ mod tests {
             String::new(),
         ] {
             assert_eq!(trace_parent(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn callers_that_nobody_wants_are_none() {
+        let unsampled = PARENT.replace("-01", "-00");
+        let sampled = |caller: &TraceParent| caller.sampled;
+        for (text, is_wanted) in [
+            (format!("SELECT 1 /*traceparent='{PARENT}'*/"), true),
+            (format!("SELECT 1 /*traceparent='{unsampled}'*/"), false),
+            (
+                format!("/*traceparent='{PARENT}'*/ SELECT 1 /*traceparent='{unsampled}'*/"),
+                false,
+            ),
+            (
+                format!("/*traceparent='{unsampled}'*/ SELECT 1 /*traceparent='{PARENT}'*/"),
+                true,
+            ),
+            (
+                format!("/*traceparent='{PARENT}'*/ SELECT '/*traceparent=''{PARENT}''*/"),
+                true,
+            ),
+            (
+                format!("/*traceparent='{unsampled}'*/ SELECT '/*traceparent=''{PARENT}''*/"),
+                false,
+            ),
+        ] {
+            let found = trace_parent_if(text.as_bytes(), sampled);
+            assert_eq!(found.is_some(), is_wanted, "{text}");
         }
     }
 

@@ -24,7 +24,8 @@ mod show;
 mod summary;
 
 pub use caller::{
-    TRACEPARENT_SETTING, TraceParent, may_have_comment, trace_parent, trace_state, without_caller,
+    TRACEPARENT_SETTING, TraceParent, may_have_comment, trace_parent, trace_parent_if, trace_state,
+    without_caller,
 };
 pub use catalogue::{Builder, Catalogue, NAMES_MAX, QUESTION};
 pub use classify::{TEXT_LEN_MAX, classify};

@@ -5,16 +5,19 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use pooler_protocol::frontend::{ParseView, tag};
+use pooler_protocol::naming::Facts;
 use pooler_protocol::route::{trace_parent, trace_state};
 use pooler_protocol::statement::Marks;
 
 use super::{KINDS, Session, State};
+use crate::config::{PoolMode, PoolSettings};
 use crate::error::Refusal;
 use crate::log::AS_OFTEN_AS_IT_HAPPENS;
 use crate::metrics::SqlState;
+use crate::net::host_name;
 use crate::observe::{Attention, Broken, Caller, Origin, Record, Statement, Transaction, log_slow};
 use crate::pool::Checkout;
-use crate::relay::{Ended, break_transaction, each_message, first_batch_len};
+use crate::relay::{Ended, Naming, break_transaction, each_message, first_batch_len};
 use crate::server::Server;
 
 /// As the client is told.
@@ -73,6 +76,23 @@ impl Session {
         }
     }
 
+    /// What the client is called toward servers from now on. In a pool by session its server was told at login.
+    pub(super) fn look_up_name(&mut self, settings: &PoolSettings) {
+        let by_session = settings.pool_mode == PoolMode::Session;
+        self.client.naming = (!by_session && !settings.application_name.is_identity()).then(|| {
+            let key = &self.home.shared().key;
+            let peer = self.client.stream.peer().to_string();
+            let frame = settings.application_name.frame(&Facts {
+                client: &peer,
+                user: self.user(),
+                database: &key.database,
+                pooler: host_name(),
+            });
+            let interners = &self.hub.registry.commons.interners;
+            Box::new(Naming::new(frame, &self.client.settings, interners))
+        });
+    }
+
     fn user(&self) -> &str {
         let shown = self.holdings.user.as_deref();
         shown.unwrap_or(&self.home.shared().key.user)
@@ -115,6 +135,11 @@ impl Session {
         let spans = &self.hub.registry.spans;
         spans.lose(lost);
         for transaction in traced {
+            if transaction.broken.is_none() {
+                let took = transaction.ended - transaction.began;
+                let exemplars = &self.local.counters().transaction_exemplars;
+                exemplars.note(took, transaction.caller.parent.trace_id);
+            }
             spans.put(Record {
                 server: Some(server.identity.address.clone()),
                 ..self.record(transaction, Some(server))

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus parity
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus parity panels
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -14,6 +14,7 @@ help:
 	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
 	@echo "make prometheus  what scrapes of 1000 pools cost, whether clients notice, and a real Prometheus"
+	@echo "make panels  the dashboard's panels under load, drawn by chromium from a Prometheus's answers, to docs/panels.png"
 	@echo "make parity  the console beside a real PgBouncer: each SHOW, column by column"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
@@ -78,3 +79,11 @@ parity:
 	@sh scripts/install-postgres.sh
 	@sh scripts/install-bench-peers.sh
 	$(CARGO) test --test console -- --ignored --nocapture parity::
+
+panels:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@sh scripts/install-prometheus.sh
+	@command -v chromium >/dev/null || { echo "panels: put chromium on PATH" >&2; exit 1; }
+	$(CARGO) test --release --test watching -- --ignored --nocapture panels::
+	cp target/panels.png docs/panels.png

@@ -136,18 +136,22 @@ fn encode_row(
     out: &mut String,
 ) -> fmt::Result {
     let mut pools = snapshot.pools.iter().zip(labels);
-    let mut series = |labels| Series {
+    let mut series = Series {
         row,
-        labels,
+        labels: "",
         format,
-        out: &mut *out,
+        out,
     };
     match row.each {
-        Each::Once(emit) => emit(snapshot, &mut series("")),
-        Each::Pool(emit) => pools.try_for_each(|(pool, labels)| emit(pool, &mut series(labels))),
-        Each::Living(emit) => pools.try_for_each(|(pool, labels)| match &pool.gauges {
-            Some(gauges) => emit(gauges, &mut series(labels)),
-            None => Ok(()),
+        Each::Once(emit) => emit(snapshot, &mut series),
+        Each::Pool(emit) => pools.try_for_each(|(pool, labels)| {
+            series.labels = labels;
+            emit(pool, &mut series)
+        }),
+        Each::Living(emit) => pools.try_for_each(|(pool, labels)| {
+            series.labels = labels;
+            let gauges = pool.gauges.as_ref();
+            gauges.map_or(Ok(()), |gauges| emit(gauges, &mut series))
         }),
     }
 }

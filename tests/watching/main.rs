@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod panels;
 mod probes;
 mod prometheus;
 mod provisions;

@@ -72,9 +72,9 @@ fn start_in(dir: &std::path::Path, server: &ScriptedServer, port: u16) -> Leashe
         .listen(dir.to_str().unwrap())
         .toml(port);
     let process = start_program(dir, &text);
-    wait_until("it listens on TCP", || {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-    });
+    // The Unix socket comes last.
+    let path = dir.join(format!(".s.PGSQL.{port}"));
+    wait_until("it listens", || UnixStream::connect(&path).is_ok());
     process
 }
 

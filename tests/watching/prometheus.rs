@@ -68,6 +68,9 @@ pub(crate) fn scrape(port: u16) -> String {
     body
 }
 
+/// Labels of a series, and what it was when.
+pub(crate) type Line = (Value, Vec<(f64, f64)>);
+
 /// A Prometheus that scrapes one target.
 pub(crate) struct Prometheus {
     port: u16,
@@ -127,6 +130,36 @@ impl Prometheus {
             (sample["metric"].clone(), value.parse().unwrap())
         });
         Ok(samples.collect())
+    }
+
+    /// What an expression was, a second at a time, between two times in seconds since 1970: labels, and times with values.
+    pub(crate) fn range(
+        &self,
+        expression: &str,
+        (from, to): (f64, f64),
+    ) -> Result<Vec<Line>, String> {
+        let path = format!(
+            "/api/v1/query_range?query={}&start={from:.3}&end={to:.3}&step=1",
+            escaped(expression)
+        );
+        let (_, body) = get(self.port, &path);
+        let answer: Value = serde_json::from_str(&body).map_err(|e| format!("{e}: {body}"))?;
+        if answer["status"] != "success" {
+            return Err(answer["error"].to_string());
+        }
+        let lines = answer["data"]["result"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let point = |point: &Value| {
+            let value = point[1].as_str().unwrap_or("NaN");
+            (point[0].as_f64().unwrap(), value.parse().unwrap())
+        };
+        let line = |line: &Value| {
+            let points = line["values"].as_array().unwrap().iter().map(point);
+            (line["metric"].clone(), points.collect())
+        };
+        Ok(lines.iter().map(line).collect())
     }
 
     /// The only value of an expression, if there is one.

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus pictures
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -14,6 +14,7 @@ help:
 	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
 	@echo "make prometheus  a real Prometheus scraping 1000 pools under load for a minute, and what clients notice"
+	@echo "make pictures  screenshots of the status page under load, to docs/pictures"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
 demo:
@@ -26,6 +27,7 @@ test:
 	@sh scripts/install-postgres.sh
 	@sh scripts/install-ldap.sh
 	@sh scripts/install-prometheus.sh
+	@sh scripts/install-chromium.sh
 	$(CARGO) test --workspace
 
 lint:
@@ -64,6 +66,12 @@ drivers:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
 	@CARGO=$(CARGO) sh scripts/drivers.sh
+
+pictures:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@sh scripts/install-chromium.sh
+	@CARGO=$(CARGO) sh scripts/pictures.sh
 
 prometheus:
 	@sh scripts/check-tools.sh

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus parity panels
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus parity panels pictures
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -16,6 +16,7 @@ help:
 	@echo "make prometheus  what scrapes of 1000 pools cost, whether clients notice, and a real Prometheus"
 	@echo "make panels  the dashboard's panels under load, drawn by chromium from a Prometheus's answers, to docs/panels.png"
 	@echo "make parity  the console beside a real PgBouncer: each SHOW, column by column"
+	@echo "make pictures  screenshots of the status page under load, to docs/pictures"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
 demo:
@@ -29,6 +30,7 @@ test:
 	@sh scripts/install-ldap.sh
 	@sh scripts/install-prometheus.sh
 	@sh scripts/install-traced-python.sh
+	@sh scripts/install-chromium.sh
 	$(CARGO) test --workspace
 
 lint:
@@ -67,6 +69,12 @@ drivers:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
 	@CARGO=$(CARGO) sh scripts/drivers.sh
+
+pictures:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@sh scripts/install-chromium.sh
+	@CARGO=$(CARGO) sh scripts/pictures.sh
 
 prometheus:
 	@sh scripts/check-tools.sh

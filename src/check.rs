@@ -119,6 +119,12 @@ fn describe_process(config: &Config, report: &mut Report) {
             None => "off".to_owned(),
         },
     );
+    if let Some(address) = config.metrics.listen.filter(|_| config.metrics.status_page) {
+        report.line(
+            "status page",
+            format!("http://{address}/, without a password"),
+        );
+    }
     report.line(
         "slow queries",
         match config.log.slow_query {
@@ -483,6 +489,7 @@ Pooler
   TLS with servers      with servers that have it, else none (prefer, TLSv1.2 or later); whoever answers is believed
   console               administrators: ops; read only: nobody
   metrics               http://127.0.0.1:9930/metrics
+  status page           http://127.0.0.1:9930/, without a password
   slow queries          logged from 500ms
 
 Cluster main

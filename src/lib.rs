@@ -26,6 +26,7 @@ pub mod relay;
 mod run;
 pub mod server;
 pub mod shutdown;
+pub mod status;
 pub mod tls;
 pub mod worker;
 

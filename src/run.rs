@@ -306,7 +306,7 @@ impl Fleet {
 
     async fn expose(&self) -> io::Result<exposition::Exposition> {
         let listen = self.registry.current().config.metrics.listen;
-        exposition::start(Arc::clone(&self.registry), listen).await
+        exposition::start(Arc::clone(&self.desk), listen).await
     }
 
     /// Starts the monitors of clusters that are new.

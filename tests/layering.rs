@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["batch"],
     // Words, numbers, keys, and a socket as one type.
     &[
-        "error", "metrics", "shutdown", "notify", "log", "config", "net",
+        "error", "metrics", "shutdown", "notify", "log", "config", "net", "status",
     ],
     // What a socket would not take, and what encrypts one: they know sockets.
     &["buffer", "tls"],

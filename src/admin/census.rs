@@ -95,6 +95,14 @@ pub struct ClientLine {
     pub unsent: usize,
 }
 
+impl ClientLine {
+    /// Whether it has a server.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.standing == Standing::Active
+    }
+}
+
 /// A server connection.
 #[derive(Debug, Clone)]
 pub struct ServerLine {

@@ -32,11 +32,13 @@ mod serve;
 mod sheet;
 mod show;
 mod stats;
+mod status;
 mod visits;
 mod words;
 
 pub use census::{Census, ClientLine, ServerLine, Standing, View};
 pub use serve::{Visitor, serve};
+pub use status::Sight;
 
 use stats::Periods;
 use visits::Visits;
@@ -178,26 +180,41 @@ impl Desk {
         (0..self.workers).map(ask).collect()
     }
 
-    /// Asks every worker at once; those that do not answer in time, or have stopped, are left out.
-    async fn ask_all<T>(&self, errand: impl Fn(oneshot::Sender<T>) -> Errand) -> Vec<T> {
+    /// Asks every worker at once. Nothing comes from those that do not answer in time, or have stopped.
+    async fn ask_all<T>(
+        &self,
+        within: Duration,
+        errand: impl Fn(oneshot::Sender<T>) -> Errand,
+    ) -> Vec<Option<T>> {
+        let deadline = tokio::time::Instant::now() + within;
         let asked = self.ask_each(errand);
         let mut answers = Vec::with_capacity(asked.len());
-        let all = async {
-            for answer in asked {
-                answers.extend(answer.await);
-            }
-        };
-        let _in_time = tokio::time::timeout(ANSWER_MAX, all).await;
+        for answer in asked {
+            // An answer that is there counts, however late the one before it was given up.
+            let answer = tokio::time::timeout_at(deadline, answer).await;
+            answers.push(answer.ok().and_then(Result::ok));
+        }
         answers
     }
 
     /// Who is there.
     async fn look(&self, scope: Scope) -> View {
-        let mut view = View::default();
         if scope == Scope::Nobody {
-            return view;
+            return View::default();
         }
-        for part in self.ask_all(|reply| Errand::Look(scope, reply)).await {
+        self.look_within(scope, ANSWER_MAX).await.0
+    }
+
+    /// Who is there, as far as workers have answered in time, and the numbers of those that have not.
+    async fn look_within(&self, scope: Scope, within: Duration) -> (View, Vec<usize>) {
+        let mut view = View::default();
+        let mut silent = Vec::new();
+        let parts = self.ask_all(within, |reply| Errand::Look(scope, reply));
+        for (worker, part) in parts.await.into_iter().enumerate() {
+            let Some(part) = part else {
+                silent.push(worker);
+                continue;
+            };
             view.clients.extend(part.clients);
             view.servers.extend(part.servers);
         }
@@ -206,12 +223,13 @@ impl Desk {
         }
         view.clients.sort_unstable_by_key(|client| client.id);
         view.servers.sort_unstable_by_key(|server| server.id);
-        view
+        (view, silent)
     }
 
     /// Ends sessions; how many there were.
     async fn end(&self, whom: &Whom, refusal: &Refusal) -> usize {
         let end = |reply| Errand::End(whom.clone(), Box::new(refusal.clone()), reply);
-        self.ask_all(end).await.into_iter().sum()
+        let ended = self.ask_all(ANSWER_MAX, end).await;
+        ended.into_iter().flatten().sum()
     }
 }

@@ -11,6 +11,8 @@ impl Hub {
     /// Does what the console asked for.
     pub(super) fn run_for_console(&self, errand: Errand) {
         match errand {
+            // Whoever asked has given up, after this worker had more urgent things to do.
+            Errand::Look(_, reply) if reply.is_closed() => {}
             Errand::Look(scope, reply) => {
                 let census = Rc::new(Census::new(reply));
                 for local in self.pools.all() {

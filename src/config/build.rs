@@ -255,6 +255,7 @@ pub(crate) fn metrics(section: &Section) -> Metrics {
     Metrics {
         listen: values.address("listen"),
         max_pools: values.limit("max_pools"),
+        status_page: values.flag("status_page"),
     }
 }
 

@@ -501,13 +501,18 @@ pub(crate) static KEYS: &[Key] = &[
     key(METRICS, "listen", Kind::Address, r#""127.0.0.1:9930""#)
         .restart("metrics.listen")
         .doc(
-            "HTTP: /metrics, /healthz, /readyz and a status page. It has no password: keep it on \
+            "HTTP: /metrics, /healthz, /readyz and a status page at /. It has no password: keep it on \
              an address that only monitoring reaches.",
         ),
     key(METRICS, "max_pools", count("pools", Some("no limit")), "100").doc(
         "Pools (of a database and a user, on the primary or on a replica) that have series of their \
              own: the busiest. All others are summed as database and user \"other\". Each costs some 220 \
              lines of a scrape.",
+    ),
+    key(METRICS, "status_page", Kind::Flag, "true").doc(
+        "The status page at / and what it shows, /status.json: pools, hosts, latencies, and who waits \
+             for whom by name, with users, applications, addresses and statements, these without their \
+             literals. Turn it off where more people reach the address than may know these.",
     ),
     key(LOG, "format", Kind::Word(LogFormat::CHOICE), r#""text""#)
         .restart("log.format")

@@ -349,6 +349,8 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
     /// Pools that have series of their own.
     pub max_pools: Limit,
+    /// Whether there is a status page.
+    pub status_page: bool,
 }
 
 /// `[log]`.

@@ -1,9 +1,9 @@
 //! HTTP for the endpoint: one request a connection, and nothing that a slow or hostile client could
 //! hold for long.
 //!
-//! Bounds: [`CONNECTIONS_MAX`] at a time, of which [`SCRAPES_MAX`] hold a rendered text; the head of
-//! a request within [`HEAD_MAX`], the whole exchange within [`EXCHANGE_MAX`]. Bodies of requests are
-//! not read.
+//! Bounds: [`CONNECTIONS_MAX`] at a time, of which [`SCRAPES_MAX`] hold rendered metrics and [`VIEWS_MAX`] a
+//! status; the head of a request within [`HEAD_MAX`], the whole exchange within [`EXCHANGE_MAX`]. Bodies of
+//! requests are not read.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -13,7 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -21,14 +24,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Site;
 use super::render::Format;
+use super::{Site, page, status};
 
 /// Connections at a time; more wait in the kernel.
 const CONNECTIONS_MAX: usize = 64;
 
 /// Scrapes under way at a time: with hundreds of pools the text takes megabytes until it is sent.
 const SCRAPES_MAX: usize = 8;
+
+/// Viewers at a time who are being answered. All get one text, of which a slow one may still have an older.
+/// They take no place from a scrape.
+const VIEWS_MAX: usize = 16;
 
 /// How long a client may take to send the head of its request.
 pub(super) const HEAD_MAX: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 5000 });
@@ -44,24 +51,36 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 const METRICS: &str = "/metrics";
 
+const STATUS: &str = "/status.json";
+
+const JSON: &str = "application/json";
+
+const HTML: &str = "text/html; charset=utf-8";
+
+/// What stands in place of the status where it is not to be seen.
+const OFF: &str = "There is no status page: [metrics] status_page is false.";
+
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// One of [`SCRAPES_MAX`]: held by the connection and by the rendering, which may outlive it.
+/// One of [`SCRAPES_MAX`] or [`VIEWS_MAX`]: held by the connection and by the rendering, which may outlive it.
 type Permit = Arc<OwnedSemaphorePermit>;
 
 /// Takes connections for ever.
 pub(super) async fn accept_all(listener: TcpListener, site: Arc<Site>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
+    let places = Arc::new(Places {
+        scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+        views: Arc::new(Semaphore::new(VIEWS_MAX)),
+    });
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (site, scrapes) = (Arc::clone(&site), Arc::clone(&scrapes));
+                let (site, places) = (Arc::clone(&site), Arc::clone(&places));
                 tokio::spawn(async move {
-                    serve(stream, site, scrapes).await;
+                    serve(stream, site, places).await;
                     drop(permit);
                 });
             }
@@ -73,14 +92,30 @@ pub(super) async fn accept_all(listener: TcpListener, site: Arc<Site>) {
     }
 }
 
-async fn serve(stream: TcpStream, site: Arc<Site>, scrapes: Arc<Semaphore>) {
+/// Who may be answered at a time.
+struct Places {
+    scrapes: Arc<Semaphore>,
+    views: Arc<Semaphore>,
+}
+
+impl Places {
+    /// A place for a request of `path`; nothing if there is none, or none is needed.
+    fn take(&self, path: &str) -> Option<Permit> {
+        let places = match path {
+            METRICS => &self.scrapes,
+            STATUS => &self.views,
+            _ => return None,
+        };
+        Arc::clone(places).try_acquire_owned().ok().map(Arc::new)
+    }
+}
+
+async fn serve(stream: TcpStream, site: Arc<Site>, places: Arc<Places>) {
     // Held until the connection ends: until then the text is in memory.
     let held: Cell<Option<Permit>> = Cell::new(None);
     let service = service_fn(move |request: Request<Incoming>| {
-        let permit = Arc::clone(&scrapes).try_acquire_owned().ok().map(Arc::new);
-        if request.uri().path() == METRICS {
-            held.set(permit.clone());
-        }
+        let permit = places.take(request.uri().path());
+        held.set(permit.clone());
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(reply(&site, &request, permit).await) }
     });
@@ -104,7 +139,7 @@ async fn reply<B>(
     permit: Option<Permit>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if !matches!(path, "/" | METRICS | "/healthz" | "/readyz") {
+    if !matches!(path, "/" | METRICS | STATUS | "/healthz" | "/readyz") {
         return plain(StatusCode::NOT_FOUND, "Not found. See / for what is here.");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -123,13 +158,44 @@ async fn reply<B>(
             let format = Format::accepted(accepts.filter_map(|value| value.to_str().ok()));
             metrics(Arc::clone(site), format, permit).await
         }
+        STATUS if !site.has_page() => plain(StatusCode::NOT_FOUND, OFF),
+        STATUS => {
+            let Some(permit) = permit else {
+                let line = "Too many look at the status.";
+                return plain(StatusCode::SERVICE_UNAVAILABLE, line);
+            };
+            match status::text(Arc::clone(site), permit).await {
+                Some(text) => response(StatusCode::OK, JSON, text),
+                None => {
+                    tracing::error!("BUG: the status cannot be collected");
+                    plain(StatusCode::INTERNAL_SERVER_ERROR, "Cannot collect.")
+                }
+            }
+        }
         "/healthz" => plain(StatusCode::OK, "alive"),
         "/readyz" => match site.unready() {
             None => plain(StatusCode::OK, "ready"),
             Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &why),
         },
-        _ => plain(StatusCode::OK, &front(site)),
+        _ if !site.has_page() => plain(StatusCode::OK, &front(site)),
+        _ => status_page(),
     }
+}
+
+fn status_page() -> Response<Full<Bytes>> {
+    let page = page::page();
+    let mut response = response(
+        StatusCode::OK,
+        HTML,
+        Bytes::from_static(page.html.as_bytes()),
+    );
+    let policy = HeaderValue::from_str(&page.policy);
+    let policy = policy.expect("BUG: a policy that is no header");
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 /// Apart from the event loop: with hundreds of pools rendering takes a tenth of a second, and the
@@ -156,7 +222,7 @@ fn front(site: &Site) -> String {
         "pooler {}\n\n\
          /metrics   numbers for Prometheus\n\
          /healthz   whether the process is alive\n\
-         /readyz    whether new clients should come here: {}",
+         /readyz    whether new clients should come here: {}\n\n{OFF}",
         env!("CARGO_PKG_VERSION"),
         ready.as_deref().unwrap_or("yes"),
     )
@@ -166,11 +232,19 @@ fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     response(status, PLAIN, format!("{line}\n"))
 }
 
-fn response(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn response(
+    status: StatusCode,
+    kind: &'static str,
+    text: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // For browsers: it is what it says it is, and no other site's script or picture.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(policy, HeaderValue::from_static("same-origin"));
     response
 }

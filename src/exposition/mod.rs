@@ -1,8 +1,9 @@
 //! The HTTP endpoint: what the process says of itself to monitoring.
 //!
-//! Nothing is kept for it: a scrape reads the counters that the workers write anyway, adds them up
-//! and renders them. It runs on the main thread's event loop and one thread beside it, so no worker
-//! does anything for it.
+//! A scrape reads the counters that the workers write anyway, adds them up and renders them; nothing is kept
+//! for it, and no worker does anything. The status page keeps a few numbers of the last minutes (`history`),
+//! and asks the workers who is busy, once a second at most, while somebody looks (`status`). All of it runs on
+//! the main thread's event loop and threads beside it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,28 +13,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
+use crate::admin::Desk;
 use crate::cluster::PrimaryState;
 use crate::registry::Registry;
 
 mod clusters;
+mod history;
 mod http;
+mod page;
 mod pools;
 mod process;
 mod render;
 mod roll;
+mod status;
+#[cfg(test)]
+mod status_tests;
 mod table;
 #[cfg(test)]
 mod tests;
 mod totals;
 
 use render::Exporter;
+use status::Board;
 
 /// The endpoint; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Exposition {
     site: Arc<Site>,
     address: Option<SocketAddr>,
-    task: Option<AbortHandle>,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Exposition {
@@ -51,9 +59,7 @@ impl Exposition {
 
 impl Drop for Exposition {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -62,16 +68,24 @@ impl Drop for Exposition {
 struct Site {
     registry: Arc<Registry>,
     exporter: Exporter,
+    board: Board,
     accepting: AtomicBool,
 }
 
 impl Site {
-    fn new(registry: Arc<Registry>) -> Arc<Self> {
+    fn new(desk: Arc<Desk>) -> Arc<Self> {
+        let registry = Arc::clone(&desk.registry);
         Arc::new(Self {
             exporter: Exporter::new(Arc::clone(&registry)),
             registry,
+            board: Board::new(desk),
             accepting: AtomicBool::new(true),
         })
+    }
+
+    /// Whether there is a status page, as configured now.
+    fn has_page(&self) -> bool {
+        self.registry.current().config.metrics.status_page
     }
 
     /// Why new clients should go elsewhere, if they should.
@@ -94,27 +108,25 @@ impl Site {
 ///
 /// # Errors
 /// Which address it cannot listen on, and what to change.
-pub(crate) async fn start(
-    registry: Arc<Registry>,
-    listen: Option<SocketAddr>,
-) -> io::Result<Exposition> {
-    let site = Site::new(registry);
+pub(crate) async fn start(desk: Arc<Desk>, listen: Option<SocketAddr>) -> io::Result<Exposition> {
+    let site = Site::new(desk);
     let Some(listen) = listen else {
         return Ok(Exposition {
             site,
             address: None,
-            task: None,
+            tasks: Vec::new(),
         });
     };
     let explain = |e: io::Error| io::Error::new(e.kind(), explanation(listen, &e));
     let listener = TcpListener::bind(listen).await.map_err(explain)?;
     let address = listener.local_addr()?;
     tracing::info!("metrics on http://{address}/metrics");
-    let task = tokio::spawn(http::accept_all(listener, Arc::clone(&site)));
+    let serving = tokio::spawn(http::accept_all(listener, Arc::clone(&site)));
+    let looking = tokio::spawn(status::keep_history(Arc::clone(&site)));
     Ok(Exposition {
         site,
         address: Some(address),
-        task: Some(task.abort_handle()),
+        tasks: vec![serving.abort_handle(), looking.abort_handle()],
     })
 }
 

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
 
 use super::http::HEAD_MAX;
 use super::pools::Gauges;
 use super::render::{Exporter, Format};
 use super::table::{Each, ROWS, Unit};
 use super::{Exposition, start};
+use crate::admin::{self, Desk};
 use crate::cluster::PrimaryState;
 use crate::config::Config;
 use crate::metrics::BUCKETS_US;
@@ -24,11 +26,11 @@ pub(super) fn registry() -> Arc<Registry> {
     registry_with("")
 }
 
-/// With `more` in its configuration.
-fn registry_with(more: &str) -> Arc<Registry> {
+/// A registry with this further section.
+pub(super) fn registry_with(section: &str) -> Arc<Registry> {
     let text = "[clusters.main]\nhosts = [{ host = \"db1\", datacenter = \"dc1\" }]\n\
                 [databases.\"*\"]\ncluster = \"main\"\n[users.ada]\npassword = \"x\"\n";
-    let text = format!("{text}{more}");
+    let text = format!("{text}{section}\n");
     let config = Config::parse(&text, Path::new("pooler.toml")).expect("good");
     let workers = 2;
     let commons = Arc::new(Commons {
@@ -37,6 +39,27 @@ fn registry_with(more: &str) -> Arc<Registry> {
         beside: None,
     });
     Registry::new(config, crate::tls::Tls::none(), commons)
+}
+
+/// The console's desk; its two workers have nobody.
+fn desk(registry: &Arc<Registry>) -> Arc<Desk> {
+    desk_of(registry, |_, reply| {
+        drop(reply.send(admin::View::default()))
+    })
+}
+
+/// The console's desk, whose two workers answer like this.
+pub(super) fn desk_of(
+    registry: &Arc<Registry>,
+    answer: impl Fn(usize, oneshot::Sender<admin::View>) + Send + Sync + 'static,
+) -> Arc<Desk> {
+    let tell = move |worker, errand| {
+        if let admin::Errand::Look(_, reply) = errand {
+            answer(worker, reply);
+        }
+    };
+    let (control, _controls) = unbounded_channel();
+    Desk::new(Arc::clone(registry), control, 2, Box::new(tell))
 }
 
 /// The pool of `database` and ada.
@@ -375,18 +398,16 @@ fn totals_of_a_database_outlive_its_pools() {
 
 async fn served(registry: &Arc<Registry>) -> Exposition {
     let any = "127.0.0.1:0".parse().expect("an address");
-    start(Arc::clone(registry), Some(any))
-        .await
-        .expect("a free port")
+    start(desk(registry), Some(any)).await.expect("a free port")
 }
 
-async fn connect(endpoint: &Exposition) -> TcpStream {
+pub(super) async fn connect(endpoint: &Exposition) -> TcpStream {
     let address = endpoint.address().expect("it listens");
     TcpStream::connect(address).await.expect("it accepts")
 }
 
 /// What it answers to `request`, headers included.
-async fn ask(endpoint: &Exposition, request: &str) -> String {
+pub(super) async fn ask(endpoint: &Exposition, request: &str) -> String {
     let mut stream = connect(endpoint).await;
     let request = format!("{request}\r\nHost: pooler\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
@@ -397,7 +418,7 @@ async fn ask(endpoint: &Exposition, request: &str) -> String {
     answer
 }
 
-fn body(answer: &str) -> &str {
+pub(super) fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").expect("a head").1
 }
 
@@ -428,8 +449,8 @@ async fn each_path_answers() {
         assert_eq!(body(&answer), text, "{request}");
     }
     let front = ask(&endpoint, "GET / HTTP/1.1").await;
-    for path in ["/metrics", "/healthz", "/readyz"] {
-        assert!(front.contains(path), "{front}");
+    for path in ["metrics", "healthz", "readyz", "status.json"] {
+        assert!(front.contains(&format!("href=\"{path}\"")), "{front}");
     }
     let post = ask(&endpoint, "DELETE / HTTP/1.1").await;
     assert!(post.contains("\r\nallow: GET, HEAD\r\n"), "{post}");
@@ -486,7 +507,7 @@ async fn readiness_says_why_not() {
 async fn a_port_in_use_names_the_key_to_change() {
     let registry = registry();
     let endpoint = served(&registry).await;
-    let again = start(Arc::clone(&registry), endpoint.address()).await;
+    let again = start(desk(&registry), endpoint.address()).await;
     let error = again.expect_err("taken").to_string();
     let address = endpoint.address().expect("it listens");
     assert!(
@@ -495,7 +516,7 @@ async fn a_port_in_use_names_the_key_to_change() {
     );
     assert!(error.contains("change [metrics] listen"), "{error}");
     assert!(
-        start(registry, None)
+        start(desk(&registry), None)
             .await
             .expect("nothing to do")
             .address()

@@ -11,6 +11,7 @@
     reason = "shared by several test crates, none of which uses all of it"
 )]
 
+mod http;
 mod message;
 mod messages;
 mod pooler;
@@ -20,6 +21,7 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use http::{get, metrics_port};
 pub use message::Message;
 pub use messages::*;
 pub use pooler::{Builder, Pooler, start_program};

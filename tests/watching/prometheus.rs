@@ -1,7 +1,7 @@
 //! Prometheus and promtool, and HTTP as far as they need it.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pooler::demo::{Leashed, find_program, free_port, make_dir};
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Pooler, wait_until};
+use crate::support::wait_until;
+pub(crate) use crate::support::{get, metrics_port};
 
 /// From PATH, or from where `scripts/install-prometheus.sh` puts it.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -36,30 +37,6 @@ pub(crate) fn promtool(arguments: &[&str], input: &str) -> String {
     let said = String::from_utf8(said).unwrap();
     assert!(done.status.success(), "promtool {arguments:?}: {said}");
     said
-}
-
-/// The body of the answer to a GET, and its status line.
-pub(crate) fn get(port: u16, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
-}
-
-/// Where a pooler serves its metrics, as its log says.
-pub(crate) fn metrics_port(pooler: &Pooler) -> u16 {
-    let mut port = None;
-    wait_until("the log names the address of the metrics", || {
-        let log = pooler.log();
-        let after = log.split("metrics on http://127.0.0.1:").nth(1);
-        port = after.and_then(|rest| rest.split('/').next()?.parse().ok());
-        port.is_some()
-    });
-    port.unwrap()
 }
 
 pub(crate) fn scrape(port: u16) -> String {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::super::census::{ClientLine, Standing, View};
+use super::super::census::{ClientLine, View};
 use super::super::sheet::{Sheet, count, int4, int8, is, numeric, text};
 use super::pools::PoolLine;
 use super::{moment, pools, rest_us, seconds};
@@ -24,47 +24,65 @@ impl Waiter {
     }
 }
 
-/// Those who wait, the most patient of each pool first.
-fn queue(view: &View) -> Vec<Waiter> {
-    let now = Instant::now();
-    let mut waiting: Vec<_> = view
-        .clients
-        .iter()
-        .filter_map(|client| Some((client.pool_name.clone(), client.waiting?, client)))
-        .collect();
-    waiting.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    let holders = holders(view);
-    let mut position = 0;
-    let mut last_pool = None;
-    let line = |(pool, since, client): (String, Instant, &ClientLine)| {
-        position = if last_pool.as_ref() == Some(&pool) {
-            position + 1
-        } else {
-            1
-        };
-        let holder = holders.get(&*pool).copied().cloned();
-        last_pool = Some(pool);
-        Waiter {
-            client: client.clone(),
-            position,
-            wait: now.saturating_duration_since(since),
-            holder,
-        }
-    };
-    waiting.into_iter().map(line).collect()
+/// A client in the queue of its pool.
+pub(in super::super) struct Queued<'a> {
+    pub(in super::super) client: &'a ClientLine,
+    /// Since when it waits.
+    pub(in super::super) since: Instant,
+    /// From 1.
+    pub(in super::super) position: usize,
 }
 
-/// Who has had a server for longest, of each pool by its name. One pass over the clients: thousands may wait.
-fn holders(view: &View) -> HashMap<&str, &ClientLine> {
-    let mut oldest: HashMap<&str, &ClientLine> = HashMap::new();
-    let active = |client: &&ClientLine| client.standing == Standing::Active;
-    for client in view.clients.iter().filter(active) {
-        let holder = oldest.entry(&client.pool_name).or_insert(client);
-        if held_since(client) < held_since(holder) {
-            *holder = client;
+/// Those who wait, pool by pool, the most patient of each first.
+pub(in super::super) fn waiting(view: &View) -> Vec<Queued<'_>> {
+    let clients = view.clients.iter();
+    let mut queue: Vec<Queued<'_>> = clients
+        .filter_map(|client| {
+            Some(Queued {
+                client,
+                since: client.waiting?,
+                position: 1,
+            })
+        })
+        .collect();
+    let place = |w: &Queued<'_>| (w.since, w.client.id);
+    queue.sort_by(|a, b| {
+        let pools = a.client.pool_name.cmp(&b.client.pool_name);
+        pools.then_with(|| place(a).cmp(&place(b)))
+    });
+    for at in 1..queue.len() {
+        let (before, here) = (&queue[at - 1], &queue[at]);
+        if before.client.pool_name == here.client.pool_name {
+            queue[at].position = before.position + 1;
         }
     }
-    oldest
+    queue
+}
+
+/// Who has had a server of each pool for longest, by the name of the pool.
+pub(in super::super) fn holders(view: &View) -> HashMap<&str, &ClientLine> {
+    let mut holders: HashMap<&str, &ClientLine> = HashMap::new();
+    for client in view.clients.iter().filter(|client| client.is_holding()) {
+        let oldest = holders.entry(&client.pool_name).or_insert(client);
+        if (held_since(client), client.id) < (held_since(oldest), oldest.id) {
+            *oldest = client;
+        }
+    }
+    holders
+}
+
+fn queue(view: &View) -> Vec<Waiter> {
+    let now = Instant::now();
+    let holders = holders(view);
+    let line = |queued: Queued<'_>| Waiter {
+        client: queued.client.clone(),
+        position: queued.position,
+        wait: now.saturating_duration_since(queued.since),
+        holder: holders
+            .get(&*queued.client.pool_name)
+            .map(|&holder| holder.clone()),
+    };
+    waiting(view).into_iter().map(line).collect()
 }
 
 /// Since when a client has its server.
@@ -73,7 +91,7 @@ pub(in super::super) fn held_since(client: &ClientLine) -> Instant {
     since.into_iter().flatten().min().unwrap_or(client.since)
 }
 
-/// What a client does with its server, in PostgreSQL's words.
+/// As `state` of `pg_stat_activity`.
 pub(in super::super) fn doing(client: &ClientLine) -> &'static str {
     match (client.query, client.transaction) {
         (Some(_), _) => "active",

@@ -13,18 +13,33 @@ use crate::registry::{Gates, Registry};
 
 /// A pool, with what belongs to it: servers with startup parameters of their own, and those on replicas.
 pub(in super::super) struct PoolLine {
-    pub(super) pool: Arc<Pool>,
-    numbers: Numbers,
-    settings: Arc<PoolSettings>,
-    paused: bool,
+    pub(in super::super) pool: Arc<Pool>,
+    pub(in super::super) numbers: Numbers,
+    pub(in super::super) settings: Arc<PoolSettings>,
+    pub(in super::super) paused: bool,
     now: Instant,
 }
 
 /// Every pool, in the order of their names.
 pub(super) fn pools(registry: &Registry) -> Vec<PoolLine> {
+    let trunk = |pool: &Pool| pool.trunk().map(|trunk| trunk.id);
+    let mut lines = lines(registry, |pool| trunk(pool).or(pool.home_id()));
+    lines.sort_by(|a, b| {
+        let name = |line: &PoolLine| (line.pool.key.database.clone(), line.pool.key.user.clone());
+        name(a).cmp(&name(b))
+    });
+    lines
+}
+
+/// Every pool, those on replicas apart from that on the primary, in no order.
+pub(in super::super) fn pools_apart(registry: &Registry) -> Vec<PoolLine> {
+    lines(registry, |pool| pool.trunk().map(|trunk| trunk.id))
+}
+
+/// Pools, each with those that belong to it by their number.
+fn lines(registry: &Registry, belongs_to: impl Fn(&Pool) -> Option<u64>) -> Vec<PoolLine> {
     let all = registry.pools();
     let mut branches: HashMap<u64, Vec<Numbers>> = HashMap::new();
-    let belongs_to = |pool: &Pool| pool.trunk().map(|trunk| trunk.id).or(pool.home_id());
     for (trunk, pool) in all.iter().filter_map(|p| Some((belongs_to(p)?, p))) {
         branches.entry(trunk).or_default().push(pool.numbers());
     }
@@ -43,26 +58,21 @@ pub(super) fn pools(registry: &Registry) -> Vec<PoolLine> {
             now,
         }
     };
-    let mut lines: Vec<_> = trunks.map(line).collect();
-    lines.sort_by(|a, b| {
-        let name = |line: &PoolLine| (line.pool.key.database.clone(), line.pool.key.user.clone());
-        name(a).cmp(&name(b))
-    });
-    lines
+    trunks.map(line).collect()
 }
 
 impl PoolLine {
-    fn active(&self) -> usize {
+    pub(in super::super) fn active(&self) -> usize {
         let idle = self.numbers.connecting + self.numbers.idle;
         self.numbers.servers.saturating_sub(idle)
     }
 
-    fn age(&self, since: Option<Instant>) -> Duration {
+    pub(in super::super) fn age(&self, since: Option<Instant>) -> Duration {
         let age = since.map(|since| self.now.saturating_duration_since(since));
         age.unwrap_or_default()
     }
 
-    fn wait(&self) -> Duration {
+    pub(in super::super) fn wait(&self) -> Duration {
         self.age(self.numbers.oldest_since)
     }
 }

@@ -11,24 +11,37 @@ use super::super::sheet::{Cell, Sheet, count, int4, int8, is, numeric, text};
 use crate::cluster::position::Position;
 use crate::cluster::select::{Avoid, Place, Read};
 use crate::cluster::watch::{Health, Verdict as Known};
-use crate::cluster::{Cluster, PrimaryState};
+use crate::cluster::{Cluster, Host, PrimaryState};
 use crate::config::{Role, Routing};
 use crate::metrics::Why;
 
 /// A host of a cluster.
 pub(in super::super) struct HostLine {
-    cluster: Arc<Cluster>,
+    pub(in super::super) cluster: Arc<Cluster>,
     host: usize,
-    known: Known,
+    pub(in super::super) known: Known,
     /// Server connections there, and those of them that are in use.
-    servers: usize,
-    active: usize,
+    pub(in super::super) servers: usize,
+    pub(in super::super) active: usize,
 }
 
 impl HostLine {
-    fn role(&self) -> &'static str {
+    pub(in super::super) fn host(&self) -> &Host {
+        &self.cluster.hosts()[self.host]
+    }
+
+    /// What the monitor minds about it.
+    pub(in super::super) fn why(&self) -> Option<String> {
+        self.cluster.why_not(self.host)
+    }
+
+    pub(in super::super) fn is_replica(&self) -> bool {
+        self.known.role == Some(Role::Replica)
+    }
+
+    pub(in super::super) fn role(&self) -> &'static str {
         let primary = self.cluster.primary();
-        let here = &self.cluster.hosts()[self.host];
+        let here = self.host();
         match self.known.role {
             Some(role) => role.word(),
             // Without a monitor the primary alone is known.
@@ -37,10 +50,10 @@ impl HostLine {
         }
     }
 
-    fn health(&self) -> &'static str {
+    pub(in super::super) fn health(&self) -> &'static str {
         match (self.known.health, self.known.fit) {
             _ if !self.cluster.is_monitored() => "not monitored",
-            (Health::Up, false) if self.known.role == Some(Role::Replica) => "lags",
+            (Health::Up, false) if self.is_replica() => "lags",
             (Health::Up, _) => "up",
             (Health::Down, _) => "down",
             (Health::Unknown, _) => "unknown",
@@ -48,11 +61,12 @@ impl HostLine {
     }
 
     fn of_replica(&self, value: impl ToString) -> Cell {
-        (self.known.role == Some(Role::Replica)).then(|| value.to_string())
+        self.is_replica().then(|| value.to_string())
     }
 }
 
-fn hosts(desk: &Desk, _: &View) -> Vec<HostLine> {
+/// Every host, by cluster.
+pub(in super::super) fn hosts(desk: &Desk) -> Vec<HostLine> {
     let current = desk.registry.current();
     let mut lines = Vec::new();
     let mut clusters: Vec<_> = current.clusters().values().collect();
@@ -88,11 +102,11 @@ fn hosts(desk: &Desk, _: &View) -> Vec<HostLine> {
 pub(in super::super) static HOSTS: Sheet<HostLine> = Sheet {
     columns: &[
         text("cluster", |l| is(l.cluster.name())),
-        text("host", |l| is(&l.cluster.hosts()[l.host].address)),
-        text("datacenter", |l| is(&l.cluster.hosts()[l.host].datacenter)),
+        text("host", |l| is(&l.host().address)),
+        text("datacenter", |l| is(&l.host().datacenter)),
         text("role", |l| is(l.role())),
         text("health", |l| is(l.health())),
-        text("why", |l| l.cluster.why_not(l.host)),
+        text("why", HostLine::why),
         int8("lag_bytes", |l| l.of_replica(l.known.lag_bytes)),
         numeric("lag_seconds", |l| {
             l.of_replica(format!("{:.3}", l.known.lag.as_secs_f64()))
@@ -103,12 +117,12 @@ pub(in super::super) static HOSTS: Sheet<HostLine> = Sheet {
         text("position", |l| {
             (l.known.position > Position::default()).then(|| l.known.position.to_string())
         }),
-        int4("weight", |l| is(l.cluster.hosts()[l.host].weight)),
+        int4("weight", |l| is(l.host().weight)),
         int4("share_percent", |l| l.of_replica(l.known.share * 100 / 256)),
         int4("servers", |l| count(l.servers)),
         int4("active", |l| count(l.active)),
     ],
-    lines: hosts,
+    lines: |desk, _| hosts(desk),
 };
 
 /// Statements that went to hosts of one role in one datacenter, for one reason.

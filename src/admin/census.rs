@@ -83,18 +83,14 @@ pub struct ClientLine {
     pub pins: Marks,
     /// Since when it is kept.
     pub pinned: Option<Instant>,
+    /// Since when it has its server, if it has one: since its transaction began, or what keeps it there.
+    pub held: Option<Instant>,
+    /// As `state` of `pg_stat_activity`.
+    pub doing: &'static str,
     /// Bytes received and not decided about.
     pub received: usize,
     /// Bytes that it has not taken.
     pub unsent: usize,
-}
-
-impl ClientLine {
-    /// Whether it has a server.
-    #[must_use]
-    pub fn is_holding(&self) -> bool {
-        self.standing == Standing::Active
-    }
 }
 
 /// A server connection.

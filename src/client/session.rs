@@ -104,8 +104,6 @@ pub(super) struct Session {
     cancel_due: Option<CancelDue>,
     /// What the counters say keeps it on its server.
     pins: Marks,
-    /// Since when they do.
-    pinned: Option<Instant>,
     /// Why it was ended, if not by the client.
     ended_by: Option<Box<str>>,
     /// Others know how to wake it.
@@ -172,7 +170,6 @@ impl Session {
             discarding: false,
             cancel_due: None,
             pins: Marks::NONE,
-            pinned: None,
             ended_by: None,
             started: false,
             holdings,
@@ -481,11 +478,8 @@ impl Session {
             }
         }
         self.pins = held;
-        if held.is_empty() {
-            self.pinned = None;
-        } else {
-            self.pinned.get_or_insert_with(Instant::now);
-        }
+        let since = (!held.is_empty()).then(|| self.seat.pinned().unwrap_or_else(Instant::now));
+        self.seat.set_pinned(since);
     }
 
     fn take_server(&mut self) -> Option<Checkout> {

@@ -582,24 +582,14 @@ const fn text(empty: &'static str) -> Kind {
 
 const fn required(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
     Key {
-        home,
-        again: &[],
-        name,
-        kind,
         preset: Preset::Required,
-        restart: None,
-        doc: "",
+        ..key(home, name, kind, "")
     }
 }
 
 const fn optional(home: &'static [Table], name: &'static str, kind: Kind) -> Key {
     Key {
-        home,
-        again: &[],
-        name,
-        kind,
         preset: Preset::Unset,
-        restart: None,
-        doc: "",
+        ..key(home, name, kind, "")
     }
 }

@@ -37,6 +37,8 @@ fn client(id: u64, name: &str, ago: Duration) -> ClientLine {
         server: Some((1, 4242)),
         pins: Marks::NONE,
         pinned: None,
+        held: Some(since),
+        doing: "idle in transaction",
         received: 0,
         unsent: 0,
     }
@@ -48,6 +50,7 @@ fn waiter(id: u64, name: &str, ago: Duration) -> ClientLine {
         standing: Standing::Waiting,
         waiting: Some(holder.since),
         transaction: None,
+        held: None,
         server: None,
         ..holder
     }

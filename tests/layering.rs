@@ -43,7 +43,7 @@ const LAYERS: &[&[&str]] = &[
     // All of it, from start to end.
     &["run"],
     // Commands beside `run`.
-    &["check", "demo"],
+    &["check", "demo", "top"],
     // The library's list of modules, and the command line.
     &["lib", "main"],
 ];

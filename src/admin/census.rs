@@ -89,18 +89,14 @@ pub struct ClientLine {
     pub pinned: Option<Instant>,
     /// The connection that listens for all clients of its pool listens for it, too.
     pub listens: bool,
+    /// Since when it has its server, if it has one: since its transaction began, or what keeps it there.
+    pub held: Option<Instant>,
+    /// As `state` of `pg_stat_activity`.
+    pub doing: &'static str,
     /// Bytes received and not decided about.
     pub received: usize,
     /// Bytes that it has not taken.
     pub unsent: usize,
-}
-
-impl ClientLine {
-    /// Whether it has a server.
-    #[must_use]
-    pub fn is_holding(&self) -> bool {
-        self.standing == Standing::Active
-    }
 }
 
 /// A server connection.

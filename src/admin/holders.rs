@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::census::{ClientLine, Standing, View};
-use super::show::{doing, held_since};
 use crate::net::Peer;
 use crate::relay::reasons;
 
@@ -19,10 +18,10 @@ pub(super) fn who_holds(view: &View, meant: impl Fn(&str) -> bool) -> String {
         of_a_pool && (client.standing == Standing::Active || client.listens)
     };
     let mut holders: Vec<_> = view.clients.iter().filter(holds).collect();
-    holders.sort_by_key(|client| held_since(client));
+    holders.sort_by_key(|client| client.held.unwrap_or(client.since));
     let now = Instant::now();
     sentence(&holders, |client| {
-        let held = now.saturating_duration_since(held_since(client));
+        let held = now.saturating_duration_since(client.held.unwrap_or(client.since));
         let mut kept = reasons(client.pins).map(|kind| kind.reason);
         match kept.next() {
             Some(first) => {
@@ -30,7 +29,7 @@ pub(super) fn who_holds(view: &View, meant: impl Fn(&str) -> bool) -> String {
                 format!("kept on its server by {all} for {held:.1?}")
             }
             None if client.standing == Standing::Active => {
-                format!("{} for {held:.1?}", doing(client))
+                format!("{} for {held:.1?}", client.doing)
             }
             None => "listening by the connection that all clients of the pool share".to_owned(),
         }

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use pooler_protocol::route::mask;
 
 use super::census::{ClientLine, View};
-use super::show::{
-    HostLine, PoolLine, Queued, doing, held_since, holders, hosts, pools_apart, waiting,
-};
+use super::show::{HostLine, PoolLine, Queued, holders, hosts, pools_apart, waiting};
 use super::{Desk, Scope};
 use crate::config::Role;
 use crate::status::{
@@ -135,6 +133,7 @@ impl Desk {
 fn describe_queue(sight: &Sight, status: &mut Status) {
     let view = &sight.view;
     let age = |since: Instant| seconds(sight.at.saturating_duration_since(since));
+    let held = |client: &ClientLine| client.held.map_or(0.0, age);
     let mut queue = waiting(view);
     let mut behind: HashMap<&str, usize> = HashMap::new();
     for waiter in &queue {
@@ -159,7 +158,7 @@ fn describe_queue(sight: &Sight, status: &mut Status) {
             holder: holder.map(|holder| Held {
                 client: holder.id,
                 application_name: name(&holder.application_name),
-                held_seconds: age(held_since(holder)),
+                held_seconds: held(holder),
             }),
         }
     };
@@ -171,8 +170,8 @@ fn describe_queue(sight: &Sight, status: &mut Status) {
         .filter(|(pool, _)| behind.contains_key(*pool))
         .map(|(_, holder)| holder.id)
         .collect();
-    let mut holding: Vec<&ClientLine> = view.clients.iter().filter(|c| c.is_holding()).collect();
-    holding.sort_by_key(|c| (!blamed.contains(&c.id), held_since(c), c.id));
+    let mut holding: Vec<&ClientLine> = view.clients.iter().filter(|c| c.held.is_some()).collect();
+    holding.sort_by_key(|c| (!blamed.contains(&c.id), c.held, c.id));
     status.left_out.holding = holding.len().saturating_sub(HOLDING_MAX);
     holding.truncate(HOLDING_MAX);
     let served: HashMap<u64, &str> = view
@@ -189,9 +188,9 @@ fn describe_queue(sight: &Sight, status: &mut Status) {
         pool: name(&client.pool_name),
         host: name(served.get(&client.id).copied().unwrap_or_default()),
         process_id: client.server.map_or(0, |(_, process)| process),
-        state: doing(client).to_owned(),
+        state: client.doing.to_owned(),
         statement: masked(&client.text),
-        held_seconds: age(held_since(client)),
+        held_seconds: held(client),
         waiting: behind.get(&*client.pool_name).copied().unwrap_or(0),
     };
     status.holding = holding.into_iter().map(holder).collect();

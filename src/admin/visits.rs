@@ -151,6 +151,8 @@ fn line(visitor: &Visitor, process_id: i32) -> ClientLine {
         server: None,
         pins: Marks::default(),
         pinned: None,
+        held: None,
+        doing: "idle",
         listens: false,
         received: 0,
         unsent: 0,

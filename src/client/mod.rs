@@ -295,11 +295,12 @@ impl Hub {
 
     /// Acts upon deadlines; a few times a second.
     pub fn sweep(&self, now: Instant) {
+        // First, so that whoever gives up now is told of who holds now.
+        self.oldest.publish(self.worker, &self.seats, now);
         if !self.standstill.is_on() {
             self.seats.sweep(now);
         }
         self.deadlines.sweep(now);
-        self.oldest.publish(self.worker, &self.seats);
         self.routes.prune();
         self.pools.sweep(now);
     }

@@ -130,6 +130,8 @@ impl Lines {
             server: Some((server.identity.id, server.identity.process_id)),
             pins: Marks::default(),
             pinned: None,
+            held: None,
+            doing: "active",
             listens: false,
             received: 0,
             unsent: 0,

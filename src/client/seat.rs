@@ -56,6 +56,8 @@ pub enum Order {
     Describe(Rc<Census>),
     /// Stand still, and drop this when nothing is unsent.
     StandStill(Rc<Unquiet>),
+    /// Say to those who wait in its pool who it is: nobody here has had a server for longer.
+    Introduce,
 }
 
 /// What has changed about the hosts of a cluster.
@@ -134,6 +136,8 @@ pub struct Seat {
     /// When the query began that a cancel was meant for, and how many sweeps it may still outlive
     /// that: a cancel that PostgreSQL gets before the query finds nothing to end.
     cancelled: Cell<(Option<Instant>, u8)>,
+    /// Since when its client is kept on its server.
+    pinned: Cell<Option<Instant>>,
     /// The pool whose server the session has or waits for.
     pool: RefCell<Arc<Pool>>,
     settings: RefCell<Arc<PoolSettings>>,
@@ -158,6 +162,33 @@ impl Seat {
         if self.cancelled.get().0 != query {
             self.cancelled.set((query, CANCELS_MAX));
         }
+    }
+
+    /// Since when the client is kept on its server; nothing: it is not.
+    pub fn set_pinned(&self, since: Option<Instant>) {
+        self.pinned.set(since);
+    }
+
+    /// Since when the client is kept on its server.
+    #[must_use]
+    pub fn pinned(&self) -> Option<Instant> {
+        self.pinned.get()
+    }
+
+    /// Since when the session has its server: its transaction began, or something else keeps it there.
+    #[must_use]
+    pub fn held_since(&self) -> Option<Instant> {
+        if self.phase.get() != Phase::Active {
+            return None;
+        }
+        let since = [self.meter.get().transaction, self.pinned.get()];
+        Some(
+            since
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(self.since.get()),
+        )
     }
 
     /// The session's settings have changed.
@@ -239,6 +270,7 @@ impl Seat {
     }
 
     fn overdue_waiting(&self, settings: &PoolSettings, now: Instant) -> Option<Order> {
+        self.pool.borrow().note_waiter(now);
         let since = self.since.get();
         let waited = now.saturating_duration_since(since);
         if let Some(limit) = settings.query_wait_timeout.filter(|l| waited >= *l) {
@@ -317,6 +349,7 @@ impl Seats {
             meter: Cell::default(),
             done: Cell::new(None),
             cancelled: Cell::new((None, 0)),
+            pinned: Cell::new(None),
             pool: RefCell::new(pool),
             settings: RefCell::new(settings),
         });
@@ -362,13 +395,20 @@ impl Seats {
         }
     }
 
-    /// Calls `see` with the pool of each transaction that has a server, and when it began.
-    pub fn each_transaction(&self, mut see: impl FnMut(&Arc<Pool>, Instant)) {
+    /// Calls `see` with each session that has a server: its pool, when its transaction began, if it is in one,
+    /// and since when it has the server.
+    pub fn each_holder(
+        &self,
+        mut see: impl FnMut(&Rc<Seat>, &Arc<Pool>, Option<Instant>, Instant),
+    ) {
         for (_, seat) in &*self.taken.borrow() {
-            if seat.phase.get() == Phase::Active
-                && let Some(began) = seat.meter.get().transaction
-            {
-                see(&seat.pool.borrow(), began);
+            if let Some(since) = seat.held_since() {
+                see(
+                    seat,
+                    &seat.pool.borrow(),
+                    seat.meter.get().transaction,
+                    since,
+                );
             }
         }
     }

@@ -106,8 +106,6 @@ pub(super) struct Session {
     cancel_due: Option<CancelDue>,
     /// What the counters say keeps it on its server.
     pins: Marks,
-    /// Since when they do.
-    pinned: Option<Instant>,
     /// Why it was ended, if not by the client.
     ended_by: Option<Box<Broken>>,
     /// Others know how to wake it.
@@ -182,7 +180,6 @@ impl Session {
             discarding: false,
             cancel_due: None,
             pins: Marks::NONE,
-            pinned: None,
             ended_by: None,
             started: false,
             unquiet: None,

@@ -40,6 +40,8 @@ fn client(id: u64, name: &str, ago: Duration) -> ClientLine {
         listens: false,
         pins: Marks::NONE,
         pinned: None,
+        held: Some(since),
+        doing: "idle in transaction",
         received: 0,
         unsent: 0,
     }
@@ -51,6 +53,7 @@ fn waiter(id: u64, name: &str, ago: Duration) -> ClientLine {
         standing: Standing::Waiting,
         waiting: Some(holder.since),
         transaction: None,
+        held: None,
         server: None,
         ..holder
     }

@@ -32,6 +32,7 @@ use crate::tls::Connector;
 
 mod checkout;
 mod connect;
+mod holder;
 mod janitor;
 pub mod limit;
 mod listen;
@@ -43,6 +44,7 @@ mod welcome;
 
 pub use checkout::{Checkout, Pooled, Slot, Wait};
 pub use connect::liveness;
+pub use holder::Holder;
 pub use local::{LocalPool, LocalPools};
 pub use numbers::Numbers;
 
@@ -224,6 +226,7 @@ pub struct Pool {
     /// Of each worker, in microseconds after `born`: the longest transaction that has a server now.
     /// `u64::MAX`: none has.
     oldest_checkout: Box<[AtomicU64]>,
+    holders: holder::Holders,
     born: Instant,
     welcome: Mutex<Option<Arc<Welcome>>>,
     welcome_changed: Notify,
@@ -285,6 +288,7 @@ impl Pool {
             trunk,
             home,
             oldest_checkout: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            holders: holder::Holders::new(workers),
             born: Instant::now(),
             welcome: Mutex::default(),
             welcome_changed: Notify::new(),

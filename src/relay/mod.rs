@@ -85,6 +85,18 @@ pub struct Meter {
     pub fresh: bool,
 }
 
+impl Meter {
+    /// As `state` of `pg_stat_activity`.
+    #[must_use]
+    pub fn doing(&self) -> &'static str {
+        match (self.query, self.transaction) {
+            (Some(_), _) => "active",
+            (None, Some(_)) => "idle in transaction",
+            (None, None) => "idle",
+        }
+    }
+}
+
 /// How it ended.
 #[derive(Debug)]
 pub enum Outcome {

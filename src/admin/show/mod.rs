@@ -13,7 +13,7 @@ mod stats;
 
 pub(super) use config::{CONFIG, SETTINGS};
 pub(super) use login::LOGIN;
-pub(super) use ours::{PINS, PREPARED, QUEUE, Queued, doing, held_since, holders, waiting};
+pub(super) use ours::{PINS, PREPARED, QUEUE, Queued, holders, waiting};
 pub(super) use pools::{DATABASES, POOLS, PoolLine, USERS, pools_apart};
 pub(super) use process::{DNS_HOSTS, DNS_ZONES, LISTS, MEM, PEER_POOLS, PEERS, STATE, VERSION};
 pub(super) use routing::{EXPLAIN, HOSTS, HostLine, ROUTES, hosts};

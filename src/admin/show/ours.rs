@@ -62,9 +62,9 @@ pub(in super::super) fn waiting(view: &View) -> Vec<Queued<'_>> {
 /// Who has had a server of each pool for longest, by the name of the pool.
 pub(in super::super) fn holders(view: &View) -> HashMap<&str, &ClientLine> {
     let mut holders: HashMap<&str, &ClientLine> = HashMap::new();
-    for client in view.clients.iter().filter(|client| client.is_holding()) {
+    for client in view.clients.iter().filter(|client| client.held.is_some()) {
         let oldest = holders.entry(&client.pool_name).or_insert(client);
-        if (held_since(client), client.id) < (held_since(oldest), oldest.id) {
+        if (client.held, client.id) < (oldest.held, oldest.id) {
             *oldest = client;
         }
     }
@@ -83,21 +83,6 @@ fn queue(view: &View) -> Vec<Waiter> {
             .map(|&holder| holder.clone()),
     };
     waiting(view).into_iter().map(line).collect()
-}
-
-/// Since when a client has its server.
-pub(in super::super) fn held_since(client: &ClientLine) -> Instant {
-    let since = [client.transaction, client.pinned];
-    since.into_iter().flatten().min().unwrap_or(client.since)
-}
-
-/// As `state` of `pg_stat_activity`.
-pub(in super::super) fn doing(client: &ClientLine) -> &'static str {
-    match (client.query, client.transaction) {
-        (Some(_), _) => "active",
-        (None, Some(_)) => "idle in transaction",
-        (None, None) => "idle",
-    }
 }
 
 /// SHOW QUEUE
@@ -121,8 +106,8 @@ pub(in super::super) static QUEUE: Sheet<Waiter> = Sheet {
         int4("holder_remote_pid", |w| {
             w.of_holder(|h| h.server.map(|(_, pid)| pid.to_string()))
         }),
-        text("holder_since", |w| w.of_holder(|h| moment(held_since(h)))),
-        text("holder_state", |w| w.of_holder(|h| is(doing(h)))),
+        text("holder_since", |w| w.of_holder(|h| moment(h.held?))),
+        text("holder_state", |w| w.of_holder(|h| is(h.doing))),
         text("holder_query", |w| w.of_holder(|h| is(&h.text))),
     ],
     lines: |_, view| queue(view),

@@ -5,8 +5,9 @@ use std::time::Instant;
 use super::super::seat::Phase;
 use super::{Session, State};
 use crate::admin::{Census, ClientLine, ServerLine, Standing};
-use crate::pool::{Pool, PoolKey};
+use crate::pool::{Holder, Pool, PoolKey};
 use crate::server::{RunningText, Server};
+use crate::status;
 
 /// Bytes of a statement's text that are shown.
 const TEXT_LEN_MAX: usize = 120;
@@ -25,6 +26,27 @@ impl Session {
             census.add_server(line);
         }
         census.add_client(self.line(shared));
+    }
+
+    /// Tells those who wait for a server of the pool who has had one for longest.
+    pub(super) fn introduce(&self) {
+        let State::Active(server) = &self.state else {
+            return;
+        };
+        let Some(since) = self.seat.held_since() else {
+            return;
+        };
+        let shared = self.local.shared();
+        let user = self.holdings.user.as_deref().unwrap_or(&shared.key.user);
+        let holder = Holder {
+            client: self.seat.id(),
+            application_name: status::name(&self.application_name(Some(server))),
+            user: status::name(user),
+            peer: self.client.stream.peer(),
+            state: self.meter.doing(),
+            since,
+        };
+        shared.note_holder(self.hub.worker, Some(holder));
     }
 
     fn line(&self, pool: &Pool) -> ClientLine {
@@ -67,11 +89,13 @@ impl Session {
             statements: self.client.statements.named_len(),
             server: server.map(|s| (s.identity.id, s.identity.process_id)),
             pins: self.pins,
-            pinned: self.pinned,
             listens: {
                 let listening = self.client.possessions.listening.as_ref();
                 listening.is_some_and(|listening| listening.has_link())
             },
+            pinned: self.seat.pinned(),
+            held: server.and_then(|_| self.seat.held_since()),
+            doing: meter.doing(),
             received: self.client.carry.len(),
             unsent: self.client.outbox.waiting_len(),
         }

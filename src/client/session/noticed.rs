@@ -69,11 +69,8 @@ impl Session {
             }
         }
         self.pins = held;
-        if held.is_empty() {
-            self.pinned = None;
-        } else {
-            self.pinned.get_or_insert_with(Instant::now);
-        }
+        let since = (!held.is_empty()).then(|| self.seat.pinned().unwrap_or_else(Instant::now));
+        self.seat.set_pinned(since);
     }
 
     /// What the client is called toward servers from now on. In a pool by session its server was told at login.

@@ -27,6 +27,7 @@ impl Session {
                 Order::LookUp => self.look_up_attention(),
                 Order::Describe(census) => self.describe(&census),
                 Order::StandStill(unquiet) => self.unquiet = Some(unquiet),
+                Order::Introduce => self.introduce(),
                 Order::Abort => return Step::End,
                 Order::End(refusal) => {
                     if !matches!(self.state, State::Closing) {
@@ -69,6 +70,7 @@ impl Session {
 
     fn queue_refusal(&self, wait: &Wait, limit: Duration) -> Refusal {
         let numbers = self.local.shared().numbers();
+        let holder = self.local.shared().holder();
         let size = self.local.shared().plan().settings.pool_size;
         if let Some(trouble) = self.local.shared().plan().recipe.locate.trouble() {
             return Refusal::error("53400", format!("query_wait_timeout: {trouble}"))
@@ -87,17 +89,20 @@ impl Session {
         )
         .detail(format!(
             "{} of {size} server connections are in use; this session is number {} of {} in the \
-             queue and has waited for {:.1?}{}.",
+             queue and has waited for {:.1?}; {}.",
             numbers.servers - numbers.idle.min(numbers.servers),
             wait.position(),
             numbers.waiting,
             wait.since().elapsed(),
-            numbers.oldest_checkout.map_or(String::new(), |since| format!(
-                "; the transaction that has had one longest began {:.1?} ago",
-                since.elapsed()
-            )),
+            match holder {
+                Some(holder) => format!("longest of all, {holder}"),
+                None => "nobody has had one for long".to_owned(),
+            }
         ))
-        .hint("Look for long transactions in this pool, raise pool_size, or raise query_wait_timeout.")
+        .hint(
+            "Look for long transactions in this pool (SHOW QUEUE in the pooler's console says what they run), \
+             raise pool_size, or raise query_wait_timeout.",
+        )
     }
 
     fn notify(&mut self, waited: Duration) {
@@ -110,11 +115,13 @@ impl Session {
             wait.position(),
             self.local.shared().key
         );
+        let holder = self.local.shared().holder();
+        let detail = holder.map_or(String::new(), |holder| format!("Longest of all, {holder}."));
         let report = Report {
             severity: "NOTICE",
             sqlstate: "00000",
             message: &message,
-            detail: "",
+            detail: &detail,
             hint: "",
         };
         self.client.outbox.append(|out| write_notice(out, &report));

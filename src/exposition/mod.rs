@@ -20,6 +20,8 @@ use crate::registry::Registry;
 mod clusters;
 mod history;
 mod http;
+#[cfg(test)]
+mod http_tests;
 mod page;
 mod pools;
 mod process;

@@ -28,6 +28,7 @@ pub mod server;
 pub mod shutdown;
 pub mod status;
 pub mod tls;
+pub mod top;
 pub mod worker;
 
 pub use run::{RunError, run};

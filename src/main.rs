@@ -34,6 +34,15 @@ enum Command {
         /// The configuration.
         config: PathBuf,
     },
+    /// Show pools, who waits and who holds what, live: q quits, p pauses, s sorts.
+    Top {
+        /// Where the pooler serves its metrics.
+        #[arg(default_value = "http://127.0.0.1:9930")]
+        url: String,
+        /// Print it once, as plain text, and exit.
+        #[arg(long)]
+        once: bool,
+    },
     /// Start a primary, two replicas and the pooler before them; Ctrl-C removes everything.
     Demo {
         /// Stop by itself after so many seconds.
@@ -56,6 +65,13 @@ fn main() -> ExitCode {
             }
         },
         Command::Check { config, connect } => check(&config, connect),
+        Command::Top { url, once } => match pooler::top::run(&url, once) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("{e}");
+                ExitCode::from(e.exit_code())
+            }
+        },
         Command::Demo { stop_after } => {
             let options = pooler::demo::Options {
                 stop_after: stop_after.map(std::time::Duration::from_secs),

@@ -9,3 +9,4 @@ mod browser;
 mod overloaded;
 mod pictures;
 mod shown;
+mod terminal;

@@ -130,13 +130,13 @@ fn pictures_for_the_readme() {
                 &pooler,
                 "storefront",
                 "shop",
-                "-c 24 -j 2 -R 250 -b tpcb-like",
+                "-c 7 -j 2 -R 200 -b tpcb-like",
             ),
             pgbench(
                 &pooler,
                 "storefront",
                 "shop",
-                "-c 12 -j 1 -R 400 -b select-only",
+                "-c 4 -j 1 -R 300 -b select-only",
             ),
         ];
         let mut postman = client(&pooler, "postman", "mail", "mailer");
@@ -183,7 +183,7 @@ fn take(pooler: &Pooler) {
             wire
         })
         .collect();
-    browser.wait_for("document.querySelectorAll('#waiting .waiter').length === 5");
+    browser.wait_for("document.querySelectorAll('#waiting .waiter').length >= 5");
     for (name, width, height, dark) in [
         ("status", 1280, 900, false),
         ("status-dark", 1280, 900, true),

@@ -1,6 +1,15 @@
 //! What the endpoint answers to requests, good and bad.
 
-use super::tests::{ask, body, connect, pool, registry, served};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::http::HEAD_MAX;
+use super::start;
+use super::tests::{ask, body, connect, desk, pool, registry, served};
+use crate::cluster::PrimaryState;
+use crate::pool::Locate;
 
 #[tokio::test]
 async fn each_path_answers() {

@@ -9,13 +9,11 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
-use super::http::HEAD_MAX;
 use super::pools::Gauges;
 use super::render::{Exporter, Format};
 use super::table::{Each, ROWS, Unit};
 use super::{Exposition, start};
 use crate::admin::{self, Desk};
-use crate::cluster::PrimaryState;
 use crate::config::Config;
 use crate::metrics::BUCKETS_US;
 use crate::pool::{Commons, Locate, Numbers, Pool};
@@ -42,7 +40,7 @@ pub(super) fn registry_with(section: &str) -> Arc<Registry> {
 }
 
 /// The console's desk; its two workers have nobody.
-fn desk(registry: &Arc<Registry>) -> Arc<Desk> {
+pub(super) fn desk(registry: &Arc<Registry>) -> Arc<Desk> {
     desk_of(registry, |_, reply| {
         drop(reply.send(admin::View::default()))
     })

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers auth-drivers prometheus
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -13,6 +13,7 @@ help:
 	@echo "make regress PostgreSQL's regression suite, directly and through the pooler; MODES and TESTS choose"
 	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
+	@echo "make auth-drivers  each driver's logins by each method and mode of TLS, to drivers/AUTH.md"
 	@echo "make prometheus  a real Prometheus scraping 1000 pools under load for a minute, and what clients notice"
 	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (60); TARGET=name for one"
 
@@ -64,6 +65,11 @@ drivers:
 	@sh scripts/check-tools.sh
 	@sh scripts/install-postgres.sh
 	@CARGO=$(CARGO) sh scripts/drivers.sh
+
+auth-drivers:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@CARGO=$(CARGO) sh scripts/auth-drivers.sh
 
 prometheus:
 	@sh scripts/check-tools.sh

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench instructions fuzz regress grammar drivers prometheus parity panels pictures
+.PHONY: help demo test lint bench instructions fuzz regress grammar drivers auth-drivers prometheus parity panels pictures
 
 help:
 	@echo "make demo    a primary, two replicas and the pooler before them; Ctrl-C removes everything"
@@ -13,6 +13,7 @@ help:
 	@echo "make regress PostgreSQL's regression suite, directly and through the pooler; MODES and TESTS choose"
 	@echo "make grammar the scan of statements beside PostgreSQL's own grammar, over its regression suite"
 	@echo "make drivers client drivers at their defaults, through the pooler; DRIVERS=\"psycopg pgx\" for some"
+	@echo "make auth-drivers  each driver's logins by each method and mode of TLS, to drivers/AUTH.md"
 	@echo "make prometheus  what scrapes of 1000 pools cost, whether clients notice, and a real Prometheus"
 	@echo "make panels  the dashboard's panels under load, drawn by chromium from a Prometheus's answers, to docs/panels.png"
 	@echo "make parity  the console beside a real PgBouncer: each SHOW, column by column"
@@ -75,6 +76,11 @@ pictures:
 	@sh scripts/install-postgres.sh
 	@sh scripts/install-chromium.sh
 	@CARGO=$(CARGO) sh scripts/pictures.sh
+
+auth-drivers:
+	@sh scripts/check-tools.sh
+	@sh scripts/install-postgres.sh
+	@CARGO=$(CARGO) sh scripts/auth-drivers.sh
 
 prometheus:
 	@sh scripts/check-tools.sh

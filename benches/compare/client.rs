@@ -2,17 +2,41 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use crate::tls;
 
 /// How much is read at a time, where speed matters.
 pub(crate) const BUFFER: usize = 256 * 1024;
 
+/// What is read from and written to.
+trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
 /// A logged-in connection between two queries.
-pub(crate) struct Client(TcpStream);
+pub(crate) struct Client(Box<dyn Wire>);
 
 impl Client {
     pub(crate) fn connect(port: u16, user: &str, database: &str) -> io::Result<Self> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
+        Self::log_in(Box::new(stream), user, database)
+    }
+
+    /// The same by TLS.
+    pub(crate) fn connect_by_tls(
+        port: u16,
+        user: &str,
+        database: &str,
+        config: &Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        Self::log_in(Box::new(tls::connect(port, config)?), user, database)
+    }
+
+    fn log_in(mut stream: Box<dyn Wire>, user: &str, database: &str) -> io::Result<Self> {
         let mut body = Vec::from(196_608_u32.to_be_bytes());
         for text in ["user", user, "database", database, ""] {
             body.extend_from_slice(text.as_bytes());

@@ -18,7 +18,7 @@ pub(crate) struct Options {
     /// Rounds, of which the medians are taken [default: 5, quick: 1]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only cases whose name contains one of these (such as `simple`, `prepared, 32`, `rows`, `login`, `idle`)
+    /// Only cases whose name contains one of these (such as `simple`, `prepared, 32`, `rows`, `login`, `idle`, `tls`)
     #[arg(long, value_delimiter = ';')]
     only: Vec<String>,
     /// Only contestants whose name contains one of these (such as `pooler, 1 worker`, `PgBouncer`)
@@ -66,7 +66,9 @@ impl Options {
     }
 
     pub(crate) fn wants_case(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.trim()))
+        let name = name.to_lowercase();
+        let has = |part: &String| name.contains(&part.trim().to_lowercase());
+        self.only.is_empty() || self.only.iter().any(has)
     }
 
     pub(crate) fn wants_peer(&self, name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! The contestants: how each is configured and started. All run before the same PostgreSQL, with 16 server connections
-//! where they pool, without logging connections, and serve trust logins over TCP.
+//! where they pool, without logging connections, and serve trust logins over TCP; logins of one user by SCRAM where that is
+//! measured.
 
 use std::fs::File;
 use std::io;
@@ -8,14 +9,20 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pooler::demo::{Leashed, find_program, free_port, server_account};
+use pooler_protocol::auth;
 
 use crate::client::Client;
 use crate::options::Options;
+use crate::pgbench::Link;
 use crate::watched::{self, Watchers};
 
 /// The database and the user of everything here.
 pub(crate) const DATABASE: &str = "postgres";
 pub(crate) const USER: &str = "postgres";
+
+/// Whoever logs in by SCRAM, and with what.
+pub(crate) const SCRAM_USER: &str = "bench";
+pub(crate) const PASSWORD: &str = "secret";
 
 /// Server connections of a pooler.
 pub(crate) const SERVERS: usize = 16;
@@ -127,8 +134,9 @@ impl Peer {
             .map(str::to_owned)
     }
 
-    /// Starts it before the PostgreSQL at this port, with its files in this directory; it serves when this returns.
-    pub(crate) fn start(&self, postgres: u16, directory: &Path) -> io::Result<Running> {
+    /// Starts it before the PostgreSQL at this port, for clients that come so, with its files in this directory; it serves when
+    /// this returns.
+    pub(crate) fn start(&self, link: Link, postgres: u16, directory: &Path) -> io::Result<Running> {
         if self.kind == Kind::Direct {
             return Ok(Running {
                 port: postgres,
@@ -142,7 +150,7 @@ impl Peer {
             Kind::Watched { all: true } => Some(Watchers::start()?),
             _ => None,
         };
-        let mut text = self.config(port, postgres, directory)?;
+        let mut text = self.config(link, port, postgres, directory)?;
         text.push_str(&watchers.as_ref().map_or(String::new(), Watchers::config));
         std::fs::write(&config, text)?;
         let log_path = directory.join(format!("peer-{port}.log"));
@@ -171,20 +179,26 @@ impl Peer {
         Ok(running)
     }
 
-    fn config(&self, port: u16, postgres: u16, directory: &Path) -> io::Result<String> {
+    fn config(&self, link: Link, port: u16, postgres: u16, directory: &Path) -> io::Result<String> {
+        let rules = match link {
+            Link::Plain | Link::Tls => None,
+            Link::TlsScram => Some(rules(directory)?),
+        };
         Ok(match self.kind {
             Kind::Pooler { workers } => {
                 let [cert, key] = certificate(directory)?;
-                pooler_config(port, postgres, workers)
+                pooler_config(port, postgres, workers, rules.as_deref())
                     + "[log]\nlevel = \"warn\"\n"
                     + &format!(
                         "[tls.client]\ncert = {cert:?}\nkey = {key:?}\n[tls.server]\nmode = \"disable\"\n"
                     )
             }
-            Kind::Watched { all: false } => pooler_config(port, postgres, 1) + watched::NOTHING,
+            Kind::Watched { all: false } => {
+                pooler_config(port, postgres, 1, None) + watched::NOTHING
+            }
             // The rest is what watches it.
-            Kind::Watched { all: true } => pooler_config(port, postgres, 1),
-            Kind::PgBouncer => pgbouncer_config(port, postgres, directory)?,
+            Kind::Watched { all: true } => pooler_config(port, postgres, 1, None),
+            Kind::PgBouncer => pgbouncer_config(port, postgres, rules.as_deref(), directory)?,
             Kind::HaProxy => haproxy_config(port, postgres),
             Kind::Relay | Kind::BarePooler | Kind::Direct => String::new(),
         })
@@ -221,7 +235,7 @@ impl Running {
 }
 
 /// A certificate and its key, which all contestants show: ECDSA, made once a run.
-fn certificate(directory: &Path) -> io::Result<[PathBuf; 2]> {
+pub(crate) fn certificate(directory: &Path) -> io::Result<[PathBuf; 2]> {
     let [cert, key] = ["bench.crt", "bench.key"].map(|name| directory.join(name));
     if !key.exists() {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
@@ -232,7 +246,30 @@ fn certificate(directory: &Path) -> io::Result<[PathBuf; 2]> {
     Ok([cert, key])
 }
 
-fn pooler_config(port: u16, postgres: u16, workers: u32) -> String {
+/// Who logs in how, for everyone who can read it: one user by SCRAM.
+fn rules(directory: &Path) -> io::Result<PathBuf> {
+    let path = directory.join("bench_hba.conf");
+    let rules = format!(
+        "host all {USER} 127.0.0.1/32 trust\nhost all {SCRAM_USER} 127.0.0.1/32 scram-sha-256\n"
+    );
+    std::fs::write(&path, rules)?;
+    Ok(path)
+}
+
+/// What is known of that user's password.
+fn verifier() -> String {
+    let keys = auth::derive(PASSWORD.as_bytes(), b"salt of the test", 4096);
+    keys.verifier().encode().to_string()
+}
+
+fn pooler_config(port: u16, postgres: u16, workers: u32, rules: Option<&Path>) -> String {
+    let auth = match rules {
+        None => "type = \"trust\"".to_owned(),
+        Some(rules) => format!(
+            "type = \"hba\"\nhba_file = {rules:?}\n[users.{SCRAM_USER}]\npassword = \"{}\"",
+            verifier()
+        ),
+    };
     format!(
         r#"[pooler]
 listen = ["127.0.0.1:{port}"]
@@ -249,14 +286,24 @@ hosts = [{{ host = "127.0.0.1", port = {postgres}, role = "primary" }}]
 cluster = "main"
 
 [auth]
-type = "trust"
+{auth}
 "#
     )
 }
 
-fn pgbouncer_config(port: u16, postgres: u16, directory: &Path) -> io::Result<String> {
+fn pgbouncer_config(
+    port: u16,
+    postgres: u16,
+    rules: Option<&Path>,
+    directory: &Path,
+) -> io::Result<String> {
     let users = directory.join("pgbouncer-users.txt");
-    std::fs::write(&users, format!("\"{USER}\" \"\"\n"))?;
+    let known = format!("\"{USER}\" \"\"\n\"{SCRAM_USER}\" \"{}\"\n", verifier());
+    std::fs::write(&users, known)?;
+    let auth = match rules {
+        None => "auth_type = trust".to_owned(),
+        Some(rules) => format!("auth_type = hba\nauth_hba_file = {}", rules.display()),
+    };
     // It refuses to run as root, but changes to another user by itself.
     let user = server_account()?.map_or_else(String::new, |name| format!("user = {name}\n"));
     let [cert, key] = certificate(directory)?;
@@ -268,7 +315,7 @@ fn pgbouncer_config(port: u16, postgres: u16, directory: &Path) -> io::Result<St
 {user}listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = trust
+{auth}
 auth_file = {}
 pool_mode = transaction
 default_pool_size = {SERVERS}

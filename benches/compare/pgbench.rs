@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pooler::demo::find_program;
 
-use crate::peers::{DATABASE, Running, USER};
+use crate::peers::{DATABASE, PASSWORD, Running, SCRAM_USER, USER};
 use crate::process::CpuReading;
 use crate::watched::{TRACED, TRACED_OF};
 
@@ -29,12 +29,39 @@ pub(crate) struct Load {
     pub(crate) clients: usize,
     /// A login for each transaction.
     pub(crate) reconnect: bool,
+    pub(crate) link: Link,
+    /// Transactions a second; without it as many as can be.
+    pub(crate) rate: Option<u32>,
+}
+
+/// How clients come. By TLS every handshake is a full one: libpq, which pgbench connects by, never resumes a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// In the clear, believed without a proof.
+    Plain,
+    /// By TLS, believed without a proof.
+    Tls,
+    /// By TLS, with SCRAM-SHA-256.
+    TlsScram,
+}
+
+impl Link {
+    /// What names of cases begin with.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Tls => "TLS, ",
+            Self::TlsScram => "TLS and SCRAM, ",
+        }
+    }
 }
 
 /// What a window showed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     pub(crate) per_second: f64,
+    /// How long the window was.
+    pub(crate) seconds: f64,
     /// Latency in microseconds: half, 99 % and 99.9 % of the transactions took at most this.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
@@ -48,12 +75,14 @@ pub(crate) struct Window {
 /// Runs pgbench against a contestant; its logs go to `directory` and are removed.
 pub(crate) fn run(
     load: Load,
-    by_tls: bool,
     peer: &Running,
     seconds: Duration,
     directory: &Path,
 ) -> io::Result<Window> {
-    measure(load, by_tls, &[], peer, seconds, directory)
+    run_scripts(load, &[], peer, seconds, directory, || {
+        Ok(vec![edges(peer, seconds)?])
+    })
+    .and_then(only)
 }
 
 /// The same, where some of the transactions are traced.
@@ -67,41 +96,71 @@ pub(crate) fn run_watched(
     std::fs::write(&script, TRACED)?;
     let traced = format!("{}@1", script.display());
     let others = format!("{}@{}", directory.join(SELECT).display(), TRACED_OF - 1);
-    measure(load, false, &[traced, others], peer, seconds, directory)
+    run_scripts(load, &[traced, others], peer, seconds, directory, || {
+        Ok(vec![edges(peer, seconds)?])
+    })
+    .and_then(only)
 }
 
-/// The script of the others.
+fn only(mut windows: Vec<Window>) -> io::Result<Window> {
+    windows
+        .pop()
+        .ok_or_else(|| io::Error::other("BUG: no window"))
+}
+
+/// Runs pgbench, for at most `seconds` and what settling takes, and `beside` it what takes windows. With a rate it need not
+/// come to its own end.
+pub(crate) fn run_beside(
+    load: Load,
+    peer: &Running,
+    seconds: Duration,
+    directory: &Path,
+    beside: impl FnOnce() -> io::Result<Vec<(Edge, Edge)>>,
+) -> io::Result<Vec<Window>> {
+    run_scripts(load, &[], peer, seconds, directory, beside)
+}
+
+/// The script of transactions that are not traced.
 const SELECT: &str = "select.sql";
 
-fn measure(
+fn run_scripts(
     load: Load,
-    by_tls: bool,
     scripts: &[String],
     peer: &Running,
     seconds: Duration,
     directory: &Path,
-) -> io::Result<Window> {
+    beside: impl FnOnce() -> io::Result<Vec<(Edge, Edge)>>,
+) -> io::Result<Vec<Window>> {
     let script = directory.join(SELECT);
     std::fs::write(&script, "\\set aid random(1, 100000)\nSELECT :aid;\n")?;
     let only = [script.display().to_string()];
     let scripts = if scripts.is_empty() { &only } else { scripts };
-    let mut child = command(load, by_tls, peer.port, seconds, &script, scripts)?
+    let mut child = command(load, peer.port, seconds, &script, scripts)?
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
     let begun = wait_for_first_lines(&mut child, directory)?;
-    let edges = if begun {
-        Some(edges(peer, seconds)?)
+    let windows = if begun {
+        std::thread::sleep(MARGIN);
+        Some(beside())
     } else {
         None
     };
-    if !begun {
+    let early = load.rate.is_some() && child.try_wait()?.is_none();
+    if early {
+        // What it has logged is in the files by then, up to the last windows' end.
+        std::thread::sleep(MARGIN);
+    }
+    if early || !matches!(windows, Some(Ok(_))) {
         child.kill()?;
     }
     let out = child.wait_with_output()?;
     let lines = take_logs(directory)?;
-    match edges {
-        Some((from, to)) if out.status.success() => Ok(window(&lines, &from, &to)),
+    match windows.transpose()? {
+        Some(edges) if early || out.status.success() => {
+            let each = edges.iter().map(|(from, to)| window(&lines, from, to));
+            Ok(each.collect())
+        }
         _ => {
             let said = String::from_utf8_lossy(&out.stderr);
             Err(io::Error::other(format!(
@@ -113,9 +172,8 @@ fn measure(
     }
 }
 
-/// Lets everything settle, and takes the window.
-fn edges(peer: &Running, seconds: Duration) -> io::Result<(Edge, Edge)> {
-    std::thread::sleep(MARGIN);
+/// Takes a window in which nothing else happens.
+pub(crate) fn edges(peer: &Running, seconds: Duration) -> io::Result<(Edge, Edge)> {
     let from = Edge::now(peer)?;
     std::thread::sleep(seconds);
     Ok((from, Edge::now(peer)?))
@@ -123,7 +181,6 @@ fn edges(peer: &Running, seconds: Duration) -> io::Result<(Edge, Edge)> {
 
 fn command(
     load: Load,
-    by_tls: bool,
     port: u16,
     seconds: Duration,
     script: &Path,
@@ -140,7 +197,12 @@ fn command(
     let threads = load
         .clients
         .min(std::thread::available_parallelism().map_or(1, usize::from));
-    pgbench.env("PGSSLMODE", if by_tls { "require" } else { "disable" });
+    let (mode, user) = match load.link {
+        Link::Plain => ("disable", USER),
+        Link::Tls => ("require", USER),
+        Link::TlsScram => ("require", SCRAM_USER),
+    };
+    pgbench.env("PGSSLMODE", mode).env("PGPASSWORD", PASSWORD);
     pgbench.args([
         "-n",
         "-h",
@@ -148,7 +210,7 @@ fn command(
         "-p",
         &port.to_string(),
         "-U",
-        USER,
+        user,
         "-M",
         load.protocol,
     ]);
@@ -169,6 +231,9 @@ fn command(
         .arg(script.with_file_name(LOG_PREFIX));
     if load.reconnect {
         pgbench.arg("-C");
+    }
+    if let Some(rate) = load.rate {
+        pgbench.args(["-R", &rate.to_string()]);
     }
     pgbench.arg(DATABASE);
     Ok(pgbench)
@@ -213,13 +278,13 @@ fn take_logs(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 /// One end of the window: the time as pgbench's log has it, in microseconds, and the contestant's CPU time.
-struct Edge {
+pub(crate) struct Edge {
     at: u64,
     cpu: Option<CpuReading>,
 }
 
 impl Edge {
-    fn now(peer: &Running) -> io::Result<Self> {
+    pub(crate) fn now(peer: &Running) -> io::Result<Self> {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_err(io::Error::other)?;
@@ -247,8 +312,10 @@ fn window(logs: &[String], from: &Edge, to: &Edge) -> Window {
         .as_ref()
         .zip(from.cpu.as_ref())
         .map(|(to, from)| to.since(from));
+    let seconds = (to.at - from.at) as f64 / 1e6;
     Window {
-        per_second: count / ((to.at - from.at) as f64 / 1e6),
+        per_second: count / seconds,
+        seconds,
         p50: quantile(&latencies, 0.5),
         p99: quantile(&latencies, 0.99),
         p999: quantile(&latencies, 0.999),
@@ -257,13 +324,15 @@ fn window(logs: &[String], from: &Edge, to: &Edge) -> Window {
     }
 }
 
-/// When a transaction ended and how long it took, both in microseconds: fields 5 and 6 (seconds and microseconds), and 3.
+/// When a transaction ended and how long it took, both in microseconds: fields 5 and 6 (seconds and microseconds), and 3,
+/// less field 7, which is there with a rate: how late pgbench itself was.
 fn parse_line(line: &str) -> Option<(u64, u64)> {
     let mut fields = line.split_ascii_whitespace().skip(2);
-    let took = fields.next()?.parse().ok()?;
+    let took: u64 = fields.next()?.parse().ok()?;
     let seconds: u64 = fields.nth(1)?.parse().ok()?;
     let micros: u64 = fields.next()?.parse().ok()?;
-    Some((seconds * 1_000_000 + micros, took))
+    let late = fields.next().map_or(Some(0), |field| field.parse().ok())?;
+    Some((seconds * 1_000_000 + micros, took.saturating_sub(late)))
 }
 
 /// The least value that this share of the sorted values does not exceed.

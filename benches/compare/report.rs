@@ -25,6 +25,27 @@ const LARGE: &[Column] = &[
     column("MB/s", |m| flow(m, |f| Some(f.megabytes_per_second)), 0),
     column("CPU us/MB", |m| flow(m, |f| f.cpu), 0),
 ];
+const STORM: &[Column] = &[
+    column("p99 us alone", |m| storm(m, |s| Some(s.p99[0])), 0),
+    column(
+        "with a storm elsewhere",
+        |m| storm(m, |s| Some(s.p99[1])),
+        0,
+    ),
+    column("with the storm here", |m| storm(m, |s| Some(s.p99[2])), 0),
+    column(
+        "here/elsewhere",
+        |m| storm(m, |s| Some(s.p99[2] / s.p99[1])),
+        2,
+    ),
+    column("here/alone", |m| storm(m, |s| Some(s.p99[2] / s.p99[0])), 2),
+    column(
+        "logins/s in the storm",
+        |m| storm(m, |s| Some(s.logins_per_second)),
+        0,
+    ),
+    column("CPU us/login", |m| storm(m, |s| s.cpu), 1),
+];
 const IDLE: &[Column] = &[
     column(
         "resident bytes a client",
@@ -66,6 +87,14 @@ fn flow(measured: &Measured, field: fn(&crate::large::Flow) -> Option<f64>) -> O
     }
 }
 
+fn storm(measured: &Measured, field: fn(&crate::storm::Storm) -> Option<f64>) -> Option<f64> {
+    if let Measured::Storm(storm) = measured {
+        field(storm)
+    } else {
+        None
+    }
+}
+
 fn memory(measured: &Measured, field: fn(&crate::idle::Memory) -> Option<f64>) -> Option<f64> {
     if let Measured::Memory(memory) = measured {
         field(memory)
@@ -77,8 +106,9 @@ fn memory(measured: &Measured, field: fn(&crate::idle::Memory) -> Option<f64>) -
 /// The columns of a case, and which of them is compared with PgBouncer's.
 fn columns(case: &Case) -> (&'static [Column], usize) {
     match case {
-        Case::Transactions(_) | Case::TlsTransactions(_) | Case::Watched(_) => (TRANSACTIONS, 4),
-        Case::Logins(_) | Case::TlsLogins(_) => (LOGINS, 1),
+        Case::Transactions(_) | Case::Watched(_) => (TRANSACTIONS, 4),
+        Case::Logins(_) => (LOGINS, 1),
+        Case::Storm { .. } => (STORM, 2),
         Case::Large(_) => (LARGE, 1),
         Case::Idle { .. } => (IDLE, 0),
     }
@@ -146,7 +176,7 @@ fn relative(outcome: &Outcome, rounds: &[Measured]) -> String {
     median(ratios).map_or_else(String::new, |ratio| format!("{ratio:.2}"))
 }
 
-/// Every case in a line: CPU time (idle clients: memory) relative to PgBouncer's.
+/// Every case in a line: CPU time (idle clients: memory, storms: the steady clients' p99) relative to PgBouncer's.
 pub(crate) fn summary(outcomes: &[Outcome]) -> String {
     let mut kinds: Vec<Kind> = Vec::new();
     let outcomes = || outcomes.iter().filter(|outcome| !outcome.is_watched());
@@ -161,12 +191,12 @@ pub(crate) fn summary(outcomes: &[Outcome]) -> String {
     }
     text.push_str(&format!("\n|---|{}\n", "---:|".repeat(kinds.len())));
     for outcome in outcomes() {
-        let memory = if matches!(outcome.case, Case::Idle { .. }) {
-            " (memory)"
-        } else {
-            ""
+        let what = match outcome.case {
+            Case::Idle { .. } => " (memory)",
+            Case::Storm { .. } => " (p99)",
+            _ => "",
         };
-        text.push_str(&format!("| {}{memory} |", outcome.case.name()));
+        text.push_str(&format!("| {}{what} |", outcome.case.name()));
         for kind in &kinds {
             let rounds = outcome
                 .rows

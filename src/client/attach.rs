@@ -7,6 +7,7 @@
 //!   attached --the same, and somebody with other parameters has waited longer than anybody with these--> closed
 //!   idle --a client with equal parameters; asked again, and nothing has changed--> attached
 //!   idle --asked again, and something has changed--> closed, and the client waits for another
+//!   born for somebody who did not wait --it cannot say what its login depended on--> closed, the same
 //!   idle --the pool is full, and somebody waits who has other parameters--> closed
 //! ```
 //! What is reset goes back to what the server was born with. So one that served before is handed out
@@ -15,7 +16,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pooler_protocol::backend::{read_data_row, tag};
 use pooler_protocol::naming::{Facts, SETTING};
@@ -59,6 +60,7 @@ pub(super) async fn attach(
     received: &mut Vec<u8>,
 ) -> Result<Prepared, ClientLoginError> {
     let local = hub.pools.local(pool);
+    let arrived = Instant::now();
     let server = loop {
         let served = tokio::select! {
             served = farewell::checkout(&local) => served,
@@ -67,6 +69,11 @@ pub(super) async fn attach(
         let mut server = served.map_err(|e| e.refusal_of_parameters())?;
         if !server.used {
             note_birth(&mut server, &pool.key.user).await?;
+            if server.born_as.is_none() && server.born < arrived {
+                // Opened for somebody else, and its role may be gone since.
+                server.close();
+                continue;
+            }
             break server;
         }
         if is_as_born(&mut server, &pool.key.user).await {

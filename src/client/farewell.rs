@@ -17,7 +17,7 @@ use pooler_protocol::frontend::{self, tag};
 use pooler_protocol::ledger::{Deal, Request};
 use pooler_protocol::prepared::NO_STATEMENT;
 
-use super::Hub;
+use super::{Counted, Hub};
 use crate::config::PoolMode;
 use crate::error::{LoginError, Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool};
@@ -197,8 +197,11 @@ fn cancel(hub: &Rc<Hub>, checkout: &Checkout) {
     let limit = cancel_limit(checkout);
     let identity = Arc::clone(&checkout.identity);
     let canceller = hub.canceller.clone();
+    // A shutdown waits for it as for a session: what runs would go on without the pooler.
+    let counted = Counted::new(&hub.registry);
     tokio::task::spawn_local(async move {
         canceller.send(identity, flying, limit).await;
+        drop(counted);
     });
 }
 

@@ -295,11 +295,11 @@ impl Hub {
 
     /// Acts upon deadlines; a few times a second.
     pub fn sweep(&self, now: Instant) {
-        // First, so that whoever gives up now is told of who holds now.
-        self.oldest.publish(self.worker, &self.seats, now);
         if !self.standstill.is_on() {
             self.seats.sweep(now);
         }
+        // Behind it: a session that has an order already, such as to say who it is, is not looked at there.
+        self.oldest.publish(self.worker, &self.seats, now);
         self.deadlines.sweep(now);
         self.routes.prune();
         self.pools.sweep(now);

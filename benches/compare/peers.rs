@@ -188,7 +188,7 @@ impl Peer {
             Kind::Pooler { workers } => {
                 let [cert, key] = certificate(directory)?;
                 pooler_config(port, postgres, workers, rules.as_deref())
-                    + "[log]\nlevel = \"warn\"\n"
+                    + "[log]\nlevel = \"warn\"\n[metrics]\nlisten = \"\"\n"
                     + &format!(
                         "[tls.client]\ncert = {cert:?}\nkey = {key:?}\n[tls.server]\nmode = \"disable\"\n"
                     )

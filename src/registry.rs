@@ -31,7 +31,7 @@ mod secrets;
 pub use attempts::Attempts;
 pub use counts::{LoginCounts, ReloadCounts};
 pub use forgotten::{ByDatabase, Totals};
-pub use gates::{Closed, Gates};
+pub use gates::{Closed, Closing, Gates};
 pub(crate) use secrets::credentials;
 pub use secrets::credentials_of;
 

@@ -10,7 +10,6 @@ use super::hold::{Hold, Standstill, What, timeout};
 use super::{Control, Desk, Errand, Reloaded, Scope, Whom, is_console};
 use crate::config::parse_duration;
 use crate::error::Refusal;
-use crate::registry::Closed;
 use crate::shutdown::Ask;
 
 /// How often WAIT_CLOSE looks again.
@@ -187,18 +186,13 @@ async fn pause(desk: &Desk, given: &Given) -> Result<(), Refusal> {
 fn resume(desk: &Desk, given: &Given) -> Result<(), Refusal> {
     let name = optional_database(desk, given.arguments.first())?;
     let resumed = desk.registry.change_gates(|gates| match &name {
-        Some(name) => gates.paused.remove(name),
-        None => {
-            let any = gates.everything != Closed::No || !gates.paused.is_empty();
-            gates.everything = Closed::No;
-            gates.paused.clear();
-            any
-        }
+        Some(name) => gates.resume(name),
+        None => gates.resume_everything(),
     });
+    if name.is_none() {
+        desk.tell_all(|| Errand::GoOn);
+    }
     if resumed {
-        if name.is_none() {
-            desk.tell_all(|| Errand::GoOn);
-        }
         return Ok(());
     }
     Err(match name {

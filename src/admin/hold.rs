@@ -10,7 +10,7 @@
 //!                           +----------------------> running
 //! ```
 //! Half a pause must not outlive who asked for it: a [`Hold`] or a [`Standstill`] that is dropped undoes what it has begun,
-//! unless it was kept (trap 76).
+//! unless it was kept (trap 76), or somebody else has resumed: what is closed then is another's.
 //!
 //! A session that stands still keeps its server, transaction and place in the queue, and reads neither of its sockets; so
 //! nothing that arrives is lost, and nothing new begins (`client/standstill.rs`).
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use super::holders::{who_holds, who_reads_nothing};
 use super::{Desk, Errand, Scope};
 use crate::error::Refusal;
-use crate::registry::{Closed, Gates, Registry};
+use crate::registry::{Closed, Closing, Gates, Registry};
 
 /// How often it is looked whether all is closed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -47,26 +47,13 @@ impl What {
         }
     }
 
-    fn close(&self, gates: &mut Gates) -> Result<(), Refusal> {
+    fn close(&self, gates: &mut Gates) -> Result<Closing, Refusal> {
         if gates.everything != Closed::No {
             return Err(already());
         }
         match self {
-            Self::Database(name) if !gates.paused.insert(name.clone()) => Err(already()),
-            Self::Database(_) => Ok(()),
-            Self::Everything => {
-                gates.everything = Closed::Paused;
-                Ok(())
-            }
-        }
-    }
-
-    fn open(&self, gates: &mut Gates) {
-        match self {
-            Self::Database(name) => {
-                gates.paused.remove(name);
-            }
-            Self::Everything => gates.everything = Closed::No,
+            Self::Database(name) => gates.pause(name).ok_or_else(already),
+            Self::Everything => Ok(gates.close_everything(Closed::Paused)),
         }
     }
 }
@@ -76,6 +63,7 @@ impl What {
 pub(super) struct Hold {
     registry: Arc<Registry>,
     what: What,
+    closing: Closing,
     kept: bool,
 }
 
@@ -85,10 +73,11 @@ impl Hold {
     /// # Errors
     /// 55000, if it is closed already.
     pub(super) fn close(registry: &Arc<Registry>, what: What) -> Result<Self, Refusal> {
-        registry.change_gates(|gates| what.close(gates))?;
+        let closing = registry.change_gates(|gates| what.close(gates))?;
         Ok(Self {
             registry: Arc::clone(registry),
             what,
+            closing,
             kept: false,
         })
     }
@@ -141,7 +130,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.kept {
-            self.registry.change_gates(|gates| self.what.open(gates));
+            self.registry.change_gates(|gates| gates.undo(self.closing));
         }
     }
 }
@@ -160,6 +149,7 @@ pub(super) fn timeout(limit: Option<Duration>, left: &[String]) -> Refusal {
 /// Every session stands still, or is about to; see the module.
 pub(super) struct Standstill<'a> {
     desk: &'a Desk,
+    closing: Closing,
     kept: bool,
 }
 
@@ -169,14 +159,17 @@ impl<'a> Standstill<'a> {
     /// # Errors
     /// 55000, if something is paused, or everything is suspended already.
     pub(super) fn begin(desk: &'a Desk) -> Result<Self, Refusal> {
-        desk.registry.change_gates(|gates| {
-            if gates.everything != Closed::No || !gates.paused.is_empty() {
+        let closing = desk.registry.change_gates(|gates| {
+            if gates.is_any_closed() {
                 return Err(already());
             }
-            gates.everything = Closed::Suspended;
-            Ok(())
+            Ok(gates.close_everything(Closed::Suspended))
         })?;
-        Ok(Self { desk, kept: false })
+        Ok(Self {
+            desk,
+            closing,
+            kept: false,
+        })
     }
 
     /// Waits until nothing is unsent. Dropped midway everything goes on.
@@ -203,8 +196,7 @@ impl<'a> Standstill<'a> {
                     .hint("KILL_CLIENT ends one."));
             }
         }
-        if self.desk.registry.gates_now().everything != Closed::Suspended {
-            self.kept = true;
+        if !self.desk.registry.gates_now().stands(self.closing) {
             return Err(Refusal::error("55000", "somebody else has resumed"));
         }
         self.kept = true;
@@ -214,10 +206,15 @@ impl<'a> Standstill<'a> {
 
 impl Drop for Standstill<'_> {
     fn drop(&mut self) {
-        if !self.kept {
-            self.desk
-                .registry
-                .change_gates(|gates| gates.everything = Closed::No);
+        if self.kept {
+            return;
+        }
+        let is_suspended = self.desk.registry.change_gates(|gates| {
+            gates.undo(self.closing);
+            gates.everything == Closed::Suspended
+        });
+        // Also if somebody has resumed: the workers may have heard of that before they stood still.
+        if !is_suspended {
             self.desk.tell_all(|| Errand::GoOn);
         }
     }

@@ -103,6 +103,43 @@ fn t76_a_suspend_ends_with_whoever_asked_for_it_unless_it_was_reached() {
     assert_eq!(rig.login().one("SELECT 1"), "1");
 }
 
+/// Who resumes need not wait until what was asked for can be reached, and whoever asked for it hears of that.
+#[test]
+fn t76_a_suspend_that_somebody_resumes_ends_at_once() {
+    let rig = rig();
+    let mut watch = console(&rig);
+    let _deaf = deaf(&rig, &mut watch);
+    let mut operator = console(&rig);
+    operator.send(&[query("SUSPEND")]);
+    wait_until("it is suspended", || is_suspended(&mut watch));
+    operator.expect_silence(Duration::from_millis(300));
+    watch.rows("RESUME");
+    operator.expect("E(55000) Z(I)");
+    assert_eq!(rig.login().one("SELECT 1"), "1");
+}
+
+/// A pause that is given up opens what it has closed, not what somebody else has closed since.
+#[test]
+fn t76_what_is_given_up_does_not_undo_what_others_have_asked_for_since() {
+    let rig = rig();
+    let (mut first, mut second) = (console(&rig), console(&rig));
+    let mut busy = rig.login();
+    busy.rows("BEGIN");
+    first.send(&[query("PAUSE 2s")]);
+    let opened = [error(&mut second, "PAUSE"), error(&mut second, "SUSPEND")];
+    assert_eq!(opened, ["55000", "55000"]);
+    second.rows("RESUME");
+    second.rows("SUSPEND 5s");
+    first.expect("E(57014) Z(I)");
+    assert!(is_suspended(&mut second));
+    busy.send(&[query("SELECT 1")]);
+    busy.expect_silence(Duration::from_millis(300));
+    second.rows("RESUME");
+    busy.expect("T D(1) C(SELECT 1) Z(T)");
+    busy.rows("COMMIT");
+    rig.assert_sound();
+}
+
 /// Deadlines do not pass while nobody could meet them, and a database that is paused is not suspended as well.
 #[test]
 fn a_suspend_costs_nobody_a_session() {

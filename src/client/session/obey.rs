@@ -19,6 +19,10 @@ impl Session {
     /// Does what others asked for.
     pub(super) fn obey(&mut self) -> Step {
         for order in self.seat.take_orders() {
+            if !self.hub.standstill.is_on() {
+                // Nobody waits for that any more.
+                self.unquiet = None;
+            }
             match order {
                 // Nobody will resume the pool for it.
                 Order::LookUp if self.waits_for_a_paused_pool_to_drain() => {

@@ -175,27 +175,20 @@ impl Spans {
     async fn export(&self) {
         let resource = resource();
         let mut link = Link::default();
-        let mut used: Option<Arc<Target>> = None;
         loop {
-            let target = lock(&self.target).clone();
-            let is_same = match (&used, &target) {
-                (Some(used), Some(target)) => Arc::ptr_eq(used, target),
-                (used, target) => used.is_none() && target.is_none(),
-            };
-            if !is_same {
-                link.close();
-                used.clone_from(&target);
-            }
             while let Some(spans) = self.next_batch() {
                 self.send(&mut link, spans, &resource).await;
             }
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
-            match target {
+            let is_off = lock(&self.target).is_none();
+            if is_off {
                 // Who has turned it off need not be looked after.
-                None => self.wake.notified().await,
-                Some(_) => drop(tokio::time::timeout(TICK, self.wake.notified()).await),
+                link.close();
+                self.wake.notified().await;
+            } else {
+                drop(tokio::time::timeout(TICK, self.wake.notified()).await);
             }
         }
     }

@@ -60,17 +60,19 @@ pub(super) enum Answer {
     Refused(String),
 }
 
-/// A connection to a collector.
+/// A connection to the collector that was last sent something.
 #[derive(Debug, Default)]
-pub(super) struct Link(Option<SendRequest<Full<Bytes>>>);
+pub(super) struct Link(Option<(Arc<Target>, Sender)>);
 
 impl Link {
-    /// Sends `body`, an encoded `ExportTraceServiceRequest`. Dropped midway, the connection is closed.
-    pub(super) async fn post(&mut self, target: &Target, body: Bytes) -> Answer {
-        let link = self.0.take();
+    /// Sends `body`, an encoded `ExportTraceServiceRequest`, by a connection to `target` and no other. Dropped midway,
+    /// the connection is closed.
+    pub(super) async fn post(&mut self, target: &Arc<Target>, body: Bytes) -> Answer {
+        let known = self.0.take().filter(|(its, _)| Arc::ptr_eq(its, target));
+        let link = known.map(|(_, link)| link);
         match tokio::time::timeout(POST_MAX, exchange(link, target, body)).await {
             Ok(Ok((link, answer))) => {
-                self.0 = Some(link);
+                self.0 = Some((Arc::clone(target), link));
                 answer
             }
             Ok(Err(why)) => Answer::Later { after: None, why },
@@ -81,7 +83,7 @@ impl Link {
         }
     }
 
-    /// The next attempt connects anew.
+    /// Closes it.
     pub(super) fn close(&mut self) {
         self.0 = None;
     }
@@ -267,10 +269,12 @@ mod tests {
             let make = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
             let (made, other) = (make().expect("a pair"), make().expect("a pair"));
             let port = collector(&made).await;
-            let target = |uri: String, certificate: &CertificateDer<'static>| Target {
-                uri: uri.parse().expect("a URL"),
-                headers: Vec::new(),
-                tls: Some(trusting(certificate.clone())),
+            let target = |uri: String, certificate: &CertificateDer<'static>| {
+                Arc::new(Target {
+                    uri: uri.parse().expect("a URL"),
+                    headers: Vec::new(),
+                    tls: Some(trusting(certificate.clone())),
+                })
             };
             let uri = format!("https://localhost:{port}/v1/traces");
             let mut link = Link::default();
@@ -287,7 +291,8 @@ mod tests {
                     made.cert.der(),
                 ),
             ] {
-                let answer = Link::default().post(&stranger, Bytes::new()).await;
+                // The connection that is there is the friend's.
+                let answer = link.post(&stranger, Bytes::new()).await;
                 let Answer::Later { why, .. } = answer else {
                     panic!("{answer:?}");
                 };

@@ -10,7 +10,7 @@ use super::watch::STEPS_MAX;
 use crate::metrics::SqlState;
 
 /// Bytes of the texts of one transaction that are kept, all together.
-const TEXTS_LEN_MAX: usize = 8 * 1024;
+pub const TEXTS_LEN_MAX: usize = 8 * 1024;
 
 /// Who asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -113,6 +113,7 @@ impl Watch {
     #[inline]
     pub fn forget_all(&mut self) {
         self.kept.clear();
+        self.commands.clear();
         self.is_cut = false;
         if self.expected.is_some() {
             self.expected = None;
@@ -316,6 +317,22 @@ fn digit_added(rows: u64, unit: u64, byte: u8) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_abandoned_leaves_no_command_to_the_next() {
+        let parent = TraceParent {
+            trace_id: [1; 16],
+            span_id: [2; 8],
+            sampled: true,
+        };
+        let state = None;
+        let mut watch = Watch::default();
+        watch.expect(Caller { parent, state });
+        watch.note_command(b"SELECT 12\0");
+        watch.note_error("25006");
+        watch.abandon();
+        assert!(watch.take_commands().is_empty());
+    }
 
     #[test]
     fn rows_are_the_last_number_of_the_tag() {

@@ -11,7 +11,7 @@ use pooler_protocol::route::{
 
 use super::{ClientSide, Meter, Relay, first_batch_len};
 use crate::metrics::SqlState;
-use crate::observe::{Attention, Broken, Caller, STEPS_MAX, Statement, Step};
+use crate::observe::{Attention, Broken, Caller, STEPS_MAX, Statement, Step, TEXTS_LEN_MAX};
 use crate::server::Server;
 
 /// What is known of a batch that is answered.
@@ -92,26 +92,33 @@ impl Relay<'_> {
     #[cold]
     fn look_closely(&mut self, answered: &Answered, is_slow: bool) {
         let batch = Batch::first_kept(self.server, self.client);
-        if is_slow {
-            let followed = self.server.watch.followed();
+        let followed = self.server.watch.followed();
+        let slow = is_slow.then(|| {
             let caller = batch.said.as_ref().map(|caller| caller.parent);
             let caller = caller.or_else(|| followed.map(|it| it.caller.parent));
             let first = batch.works.first();
-            self.server.watch.note_slow(Statement {
-                text: first.map_or(Vec::new(), |work| work.text.clone()),
-                bind: first.map_or(Vec::new(), |work| work.bind.clone()),
+            Statement {
+                text: first.map_or(Vec::new(), |work| work.text.to_vec()),
+                bind: first.map_or(Vec::new(), |work| work.bind.to_vec()),
                 ran: answered.ended - answered.began,
                 waited: answered.waited,
                 rows: answered.rows,
                 bytes: answered.bytes,
                 sqlstate: answered.sqlstate,
                 caller: caller.or_else(|| self.client.settings.caller().copied()),
-            });
+            }
+        });
+        let traced = Traced::of(self.server, &batch, &self.rules.attention);
+        if let Some(slow) = slow {
+            self.server.watch.note_slow(slow);
         }
-        let began = self.meter.transaction.unwrap_or(answered.began);
-        follow(self.server, &batch, began, &self.rules.attention);
-        if self.server.watch.followed().is_some() {
-            push_steps(self.server, batch, answered);
+        if let Some(traced) = traced {
+            let began = self.meter.transaction.unwrap_or(answered.began);
+            follow(self.server, traced.caller, began);
+            push_steps(self.server, traced.works, answered);
+        } else {
+            // They are of nobody whose caller is known: the next batch must not have them.
+            let _commands = self.server.watch.take_commands();
         }
     }
 }
@@ -133,52 +140,75 @@ pub fn break_transaction(
     }
     if !server.watch.kept().is_empty() {
         let batch = Batch::first_kept(server, client);
-        follow(
-            server,
-            &batch,
-            meter.transaction.unwrap_or(began),
-            attention,
-        );
-        if server.watch.followed().is_some() && !batch.works.is_empty() {
-            let (rows, _, sqlstate) = server.watch.take_numbers(0);
-            let answered = Answered {
-                began,
-                ended: now,
-                waited: meter.waited,
-                rows,
-                bytes: 0,
-                sqlstate: sqlstate.or(broken.sqlstate),
-            };
-            push_steps(server, batch, &answered);
+        if let Some(traced) = Traced::of(server, &batch, attention) {
+            follow(server, traced.caller, meter.transaction.unwrap_or(began));
+            if !traced.works.is_empty() {
+                let (rows, _, sqlstate) = server.watch.take_numbers(0);
+                let answered = Answered {
+                    began,
+                    ended: now,
+                    waited: meter.waited,
+                    rows,
+                    bytes: 0,
+                    sqlstate: sqlstate.or(broken.sqlstate),
+                };
+                push_steps(server, traced.works, &answered);
+            }
         }
     }
     server.watch.break_transaction(now, broken);
 }
 
-/// Follows the transaction that began then, if the batch says, or the session, that its caller records a trace.
-fn follow(server: &mut Server, batch: &Batch, began: Instant, attention: &Attention) {
-    let said = batch.said.as_ref();
-    let said = said.filter(|caller| attention.records(&caller.parent));
-    // A batch that was not kept to its end may have said it there; what a session is set to is not in its text.
-    let expected = server.watch.expected();
-    let expected = expected.filter(|_| batch.said.is_none());
-    let expected = expected.filter(|caller| batch.is_cut || batch.set == Some(caller.parent));
-    if let Some(caller) = said.or(expected).cloned() {
+/// A batch of a transaction whose caller records a trace: what is noted of it.
+struct Traced {
+    /// Who asked for it, unless that is known already.
+    caller: Option<Caller>,
+    /// Its statements: the front of each text, and who asked for it.
+    works: Vec<(Vec<u8>, Option<Caller>)>,
+}
+
+impl Traced {
+    /// Nothing, if neither the batch nor the session says that there is such a caller, and none is followed.
+    fn of(server: &Server, batch: &Batch<'_>, attention: &Attention) -> Option<Self> {
+        let said = batch.said.as_ref();
+        let said = said.filter(|caller| attention.records(&caller.parent));
+        // A batch that was not kept to its end may have said it there; what a session is set to is not in its text.
+        let expected = server.watch.expected();
+        let expected = expected.filter(|_| batch.said.is_none());
+        let expected = expected.filter(|caller| batch.is_cut || batch.set == Some(caller.parent));
+        let caller = said.or(expected).cloned();
+        if caller.is_none() && server.watch.followed().is_none() {
+            return None;
+        }
+        let works = batch.works.iter().map(|work| {
+            // A statement of many megabytes may be executed many times.
+            let front = &work.text[..work.text.len().min(TEXTS_LEN_MAX)];
+            (front.to_vec(), caller_of(work.text))
+        });
+        Some(Self {
+            caller,
+            works: works.collect(),
+        })
+    }
+}
+
+/// Follows the transaction that began then.
+fn follow(server: &mut Server, caller: Option<Caller>, began: Instant) {
+    if let Some(caller) = caller {
         let born = (!server.used).then_some(server.born);
         server.watch.follow(caller, began, born);
     }
 }
 
 /// One for each statement of the batch; what an error has kept from running has none.
-fn push_steps(server: &mut Server, batch: Batch, answered: &Answered) {
+fn push_steps(server: &mut Server, mut works: Vec<(Vec<u8>, Option<Caller>)>, answered: &Answered) {
     let commands = server.watch.take_commands();
-    let mut works = batch.works;
     if answered.sqlstate.is_some() {
         works.truncate(commands.len().max(1));
     }
     let last = works.len().saturating_sub(1);
     let mut began = answered.began;
-    for (n, work) in works.into_iter().enumerate() {
+    for (n, (text, caller)) in works.into_iter().enumerate() {
         let command = commands.get(n).filter(|_| n < last);
         let (ended, rows) = command.copied().unwrap_or_else(|| {
             // A Query can hold several statements.
@@ -186,31 +216,29 @@ fn push_steps(server: &mut Server, batch: Batch, answered: &Answered) {
             (answered.ended, answered.rows.saturating_sub(before))
         });
         server.watch.push(Step {
-            text: work.text,
+            text,
             began,
             ended,
             rows,
             sqlstate: answered.sqlstate.filter(|_| n == last),
-            caller: work.caller,
+            caller,
         });
         began = ended;
     }
 }
 
 /// A statement in a batch.
-#[derive(Default)]
-struct Work {
-    text: Vec<u8>,
+struct Work<'a> {
+    text: &'a [u8],
     /// The body of its Bind, if all of it is here.
-    bind: Vec<u8>,
-    caller: Option<Caller>,
+    bind: &'a [u8],
 }
 
 /// What a batch says that is answered.
 #[derive(Default)]
-struct Batch {
+struct Batch<'a> {
     /// In the order in which it runs; at most [`STEPS_MAX`].
-    works: Vec<Work>,
+    works: Vec<Work<'a>>,
     /// The first caller that is named in it.
     said: Option<Caller>,
     /// Whom the session names.
@@ -219,9 +247,9 @@ struct Batch {
     is_cut: bool,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// The oldest batch that is kept. The last message that is kept may be the front of a longer one.
-    fn first_kept(server: &Server, client: &ClientSide) -> Self {
+    fn first_kept(server: &'a Server, client: &'a ClientSide) -> Self {
         let kept = server.watch.kept();
         let len = first_batch_len(kept);
         let batch = &kept[..len.unwrap_or(kept.len())];
@@ -248,7 +276,7 @@ impl Batch {
 
 /// Finds the texts of what is executed.
 struct Reader<'a> {
-    batch: Batch,
+    batch: Batch<'a>,
     statements: &'a ClientStatements,
     /// Statements of this batch, by name.
     parsed: Vec<(&'a [u8], &'a [u8])>,
@@ -310,18 +338,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn push(&mut self, text: &[u8], bind: &[u8]) {
+    fn push(&mut self, text: &'a [u8], bind: &'a [u8]) {
         if self.batch.works.len() < STEPS_MAX {
-            self.batch.works.push(Work {
-                text: text.to_vec(),
-                bind: bind.to_vec(),
-                caller: caller_of(text),
-            });
+            self.batch.works.push(Work { text, bind });
         }
     }
 
     /// What executes nothing, or was not kept so far, is known by what it parses or binds.
-    fn end(mut self) -> Batch {
+    fn end(mut self) -> Batch<'a> {
         if self.batch.works.is_empty() {
             let bound = self.bound.first().copied();
             let parsed = self.parsed.first().map(|(_, text)| *text);

@@ -492,4 +492,4 @@ impl<T: AsRawFd> Socket<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,7 +21,7 @@ use crate::buffer::Outbox;
 use crate::net::Stream;
 
 /// Runs on a worker that collects, or not at all where that is forbidden.
-fn on_worker(work: impl Future<Output = ()> + 'static) {
+pub(crate) fn on_worker(work: impl Future<Output = ()> + 'static) {
     if check().is_err() {
         return;
     }
@@ -51,16 +51,16 @@ async fn writable(stream: &Stream) {
     match stream {
         Stream::Unix(s) => s.peek().writable().await,
         Stream::Tcp(s) => s.peek().writable().await,
-        Stream::Tls(_) => unreachable!("it never collects"),
+        Stream::Tls(_) => unreachable!("what is beneath it is"),
     }
     .expect("writable");
 }
 
-fn make_small(stream: &Stream) {
+pub(crate) fn make_small(stream: &Stream) {
     let fd = match stream {
         Stream::Unix(s) => SockRef::from(s.peek()).set_send_buffer_size(1),
         Stream::Tcp(s) => SockRef::from(s.peek()).set_send_buffer_size(1),
-        Stream::Tls(_) => unreachable!("it never collects"),
+        Stream::Tls(_) => unreachable!("what is beneath it is"),
     };
     fd.expect("set");
 }
@@ -77,7 +77,7 @@ fn arrived(peer: &mut impl Read) -> Option<Vec<u8>> {
     }
 }
 
-async fn send(outbox: &mut Outbox, stream: &mut Stream, bytes: &[u8]) {
+pub(crate) async fn send(outbox: &mut Outbox, stream: &mut Stream, bytes: &[u8]) {
     poll_fn(|cx| Poll::Ready(outbox.send(stream, cx, bytes)))
         .await
         .expect("sent");

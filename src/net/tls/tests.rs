@@ -18,30 +18,12 @@ use rustls::{
     ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion,
     RootCertStore, ServerConfig, SupportedCipherSuite,
 };
-use socket2::SockRef;
 use tokio::net::UnixStream;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::yield_now;
 
 use super::*;
+use crate::batch::tests::{make_small, on_worker, send};
 use crate::buffer::Outbox;
-
-/// Runs on a worker that collects, or not at all where that is forbidden.
-fn on_worker(work: impl Future<Output = ()> + 'static) {
-    if batch::check().is_err() {
-        return;
-    }
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .expect("a runtime");
-    runtime.block_on(async {
-        let flusher = spawn_local(batch::flush_rounds());
-        yield_now().await;
-        spawn_local(work).await.expect("no panic");
-        flusher.abort();
-    });
-}
 
 /// Configurations of both sides that trust each other.
 fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -148,21 +130,6 @@ fn pair() -> (Stream, Peer) {
     (stream, peer)
 }
 
-fn make_small(stream: &Stream) {
-    if let Stream::Tls(tls) = stream
-        && let Stream::Unix(socket) = tls.socket()
-    {
-        let set = SockRef::from(socket.peek()).set_send_buffer_size(1);
-        set.expect("set");
-    }
-}
-
-async fn send(outbox: &mut Outbox, stream: &mut Stream, bytes: &[u8]) {
-    poll_fn(|cx| Poll::Ready(outbox.send(stream, cx, bytes)))
-        .await
-        .expect("sent");
-}
-
 async fn read(stream: &mut Stream) -> io::Result<usize> {
     let mut buffer = [0; 100];
     poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await
@@ -210,7 +177,10 @@ fn the_peer_gets_everything_in_order_whatever_the_socket_takes() {
         on_worker(async move {
             let mut rng = SmallRng::seed_from_u64(seed);
             let (mut stream, mut peer) = pair();
-            make_small(&stream);
+            let Stream::Tls(tls) = &stream else {
+                unreachable!("what pair() makes")
+            };
+            make_small(tls.socket());
             let mut outbox = Outbox::default();
             let (mut sent, mut got) = (Vec::new(), Vec::new());
             let (mut said, mut heard) = (0, 0);

@@ -94,13 +94,6 @@ case " $servers " in
 esac
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/pooler-auth.XXXXXX")
-pooler_pid=
-stop_pooler() {
-    [ -n "$pooler_pid" ] || return 0
-    kill -QUIT "$pooler_pid" 2>/dev/null || true
-    wait "$pooler_pid" 2>/dev/null || true
-    pooler_pid=
-}
 stop_server() {
     [ ! -f "$work/data/postmaster.pid" ] ||
         (cd "$work" && plain "$server_bindir/pg_ctl" -D "$work/data" -m immediate -w -s stop) >/dev/null 2>&1 || true
@@ -210,22 +203,11 @@ CONF
         for user in $users; do
             printf '[users.%s]\npassword = "secret"\n' "$user"
         done >>"$work/pooler.toml"
-        chmod a+r "$work/pooler.toml" "$work/pg_hba.conf"
-        (plain "$work/program" run "$work/pooler.toml") >"$work/pooler.log" 2>&1 &
-        pooler_pid=$!
-        ready=0
-        while kill -0 "$pooler_pid" 2>/dev/null && [ $ready -lt 100 ]; do
-            if "$bindir/psql" -X -q -c 'SELECT 1' "host=127.0.0.1 port=$port user=trust_plain dbname=postgres sslmode=disable" \
-                >/dev/null 2>&1; then
-                return
-            fi
-            ready=$((ready + 1))
-            sleep 0.1
-        done
-        stop_pooler
-        tries=$((tries + 1))
-        [ $tries -lt 10 ] && grep -q 'in use' "$work/pooler.log" ||
-            { cat "$work/pooler.log" >&2 && fail "the pooler did not start"; }
+        chmod a+r "$work/pg_hba.conf"
+        if pooler_serves "$work/program" "$bindir/psql" -X -q -c 'SELECT 1' \
+            "host=127.0.0.1 port=$port user=trust_plain dbname=postgres sslmode=disable"; then
+            return
+        fi
     done
 }
 cp "$pooler" "$work/program"

@@ -1,5 +1,5 @@
-# What scripts/drivers.sh and scripts/auth-drivers.sh share: PostgreSQL's programs, an account for them, a free port, and how
-# each language's drivers are installed. Sourced, with `what` (who speaks), `here` (drivers/), `top` and `logs` set.
+# What scripts/drivers.sh and scripts/auth-drivers.sh share: PostgreSQL's programs, what scripts/processes.sh has, and how each
+# language's drivers are installed. Sourced, with `what` (who speaks), `here` (drivers/), `top` and `logs` set.
 
 say() { echo "$what: $1" >&2; }
 fail() {
@@ -90,21 +90,4 @@ install_ruby() { need_package ruby && need_package ruby-pg && need_package ruby-
 install_php() { need_package php-cli && need_package php-pgsql; }
 install_perl() { need_package libdbd-pg-perl; }
 
-# PostgreSQL refuses to run as root: as src/demo/account.rs has it.
-account=
-if [ "$(id -u)" = 0 ]; then
-    for name in postgres nobody; do
-        [ -n "$account" ] || ! id -u $name >/dev/null 2>&1 || account=$name
-    done
-    [ -n "$account" ] || fail "PostgreSQL does not run as root, and there is no user postgres or nobody to run it as"
-fi
-# Runs what PostgreSQL's own account may, with nothing in its environment, in place of this shell.
-plain() {
-    if [ -n "$account" ]; then
-        set -- setpriv --reuid="$account" --regid="$(id -g "$account")" --init-groups -- "$@"
-    fi
-    exec env -i PATH="$bindir:$PATH" HOME="$work" "$@"
-}
-
-# Below 32768 no system takes the near end of a connection from: what is free stays free until it is used.
-random_port() { echo $((10240 + $(od -An -N2 -tu2 /dev/urandom) % 22528)); }
+. scripts/processes.sh

@@ -110,13 +110,6 @@ fi
 [ -n "$direct" ] || [ -x "$pooler" ] || fail "no program $pooler"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/pooler-drivers.XXXXXX")
-pooler_pid=
-stop_pooler() {
-    [ -n "$pooler_pid" ] || return 0
-    kill -QUIT "$pooler_pid" 2>/dev/null || true
-    wait "$pooler_pid" 2>/dev/null || true
-    pooler_pid=
-}
 program_pid=
 leave() {
     status=$?
@@ -195,22 +188,9 @@ type = "scram-sha-256"
 [metrics]
 listen = ""
 CONF
-        chmod a+r "$work/pooler.toml"
-        # Nothing but what is set there: no logs of other runs, no variables of somebody's shell.
-        (plain "$work/pooler" run "$work/pooler.toml") >"$work/pooler.log" 2>&1 &
-        pooler_pid=$!
-        ready=0
-        while kill -0 "$pooler_pid" 2>/dev/null && [ $ready -lt 100 ]; do
-            if PGPASSWORD=secret "$bindir/psql" -X -q -h 127.0.0.1 -p "$port" -U app -c 'SELECT 1' "$1" >/dev/null 2>&1; then
-                return
-            fi
-            ready=$((ready + 1))
-            sleep 0.1
-        done
-        stop_pooler
-        tries=$((tries + 1))
-        [ $tries -lt 10 ] && grep -q 'in use' "$work/pooler.log" ||
-            { cat "$work/pooler.log" >&2 && fail "the pooler did not start"; }
+        if pooler_serves "$work/pooler" env PGPASSWORD=secret "$bindir/psql" -X -q -h 127.0.0.1 -p "$port" -U app -c 'SELECT 1' "$1"; then
+            return
+        fi
     done
 }
 

@@ -108,33 +108,12 @@ if [ -z "$pooler" ] && [ "$modes" != direct ]; then
 fi
 [ "$modes" = direct ] || [ -x "$pooler" ] || fail "no program $pooler"
 
-# PostgreSQL refuses to run as root: then all of it runs as src/demo/account.rs would have it.
-account=
-if [ "$(id -u)" = 0 ]; then
-    for name in postgres nobody; do
-        [ -n "$account" ] || ! id -u $name >/dev/null 2>&1 || account=$name
-    done
-    [ -n "$account" ] || fail "PostgreSQL does not run as root, and there is no user postgres or nobody to run it as"
-    command -v setpriv >/dev/null 2>&1 || fail "no setpriv here, which runs the suite as $account: run it as another user"
-fi
+. scripts/processes.sh
 
 # The server reads and writes the suite's files under that account, which may not get into this directory; and the
-# path of a Unix socket must be short. The environment is empty: a PGHOST in somebody's shell leads to no other server.
+# path of a Unix socket must be short.
 work=$(mktemp -d "${TMPDIR:-/tmp}/pooler-regress.XXXXXX")
-plain() {
-    if [ -n "$account" ]; then
-        set -- setpriv --reuid="$account" --regid="$(id -g "$account")" --init-groups -- "$@"
-    fi
-    exec env -i PATH="$bindir:$PATH" HOME="$work" "$@"
-}
 
-pooler_pid=
-stop_pooler() {
-    [ -n "$pooler_pid" ] || return 0
-    kill -QUIT "$pooler_pid" 2>/dev/null || true
-    wait "$pooler_pid" 2>/dev/null || true
-    pooler_pid=
-}
 stop_server() {
     [ -f "$work/data/postmaster.pid" ] || return 0
     (cd "$work" && plain "$bindir/pg_ctl" -D "$work/data" -m immediate -w -s stop) >/dev/null 2>&1 || true
@@ -152,9 +131,6 @@ leave() {
 }
 trap leave EXIT
 trap 'exit 130' HUP INT TERM
-
-# Below 32768 no system takes the near end of a connection from: what is free stays free until it is used.
-random_port() { echo $((10240 + $(od -An -N2 -tu2 /dev/urandom) % 22528)); }
 
 mkdir "$work/suite"
 (cd "$suite" && cp -R sql expected data parallel_schedule resultmap pg_regress ./*.so "$work/suite")
@@ -252,21 +228,9 @@ type = "trust"
 [metrics]
 listen = ""
 CONF
-        chmod a+r "$work/pooler.toml"
-        (plain "$work/pooler" run "$work/pooler.toml") >"$work/pooler.log" 2>&1 &
-        pooler_pid=$!
-        ready=0
-        while kill -0 "$pooler_pid" 2>/dev/null && [ $ready -lt 100 ]; do
-            if (plain "$bindir/psql" -X -q -h 127.0.0.1 -p "$port" -U postgres -c 'SELECT 1' postgres) >/dev/null 2>&1; then
-                return
-            fi
-            ready=$((ready + 1))
-            sleep 0.1
-        done
-        stop_pooler
-        tries=$((tries + 1))
-        [ $tries -lt 10 ] && grep -q 'in use' "$work/pooler.log" ||
-            { cat "$work/pooler.log" >&2 && fail "the pooler did not start"; }
+        if pooler_serves "$work/pooler" plain "$bindir/psql" -X -q -h 127.0.0.1 -p "$port" -U postgres -c 'SELECT 1' postgres; then
+            return
+        fi
     done
 }
 

@@ -30,7 +30,7 @@
 //!   so is one that a large write overtakes: large writes come in rows.
 //!
 //! Outside of a worker, and where the system cannot do it, nothing is collected: the caller writes.
-//! Logins, but for the last words of one, and cancels never collect. Of TLS it is ciphertext that is
+//! Logins to servers and cancels never collect. Of TLS it is ciphertext that is
 //! collected, and what the system did not take is the connection's records' again (`net::tls`).
 
 use std::cell::{Cell, RefCell};

@@ -24,6 +24,10 @@ use crate::pool::liveness;
 /// Connections that the kernel may hold ready for us.
 const BACKLOG: i32 = 4096;
 
+/// Seconds that a client may say nothing before its connection is taken nevertheless, to run into the
+/// timeout of logins like any other.
+const DEFER: u8 = 1;
+
 /// How long accepting pauses when the process has no descriptor left: long enough not to spin,
 /// short enough that nobody notices when one is free again (trap 50).
 const PAUSE: Duration = Duration::from_millis(100);
@@ -97,6 +101,9 @@ fn bind_tcp(addr: SocketAddr, liveness: Liveness) -> io::Result<std::net::TcpLis
     socket.bind(&addr.into())?;
     liveness.apply(SockRef::from(&socket))?;
     socket.listen(BACKLOG)?;
+    if let Err(e) = pooler_ring::defer_accept(socket.as_fd(), DEFER) {
+        tracing::debug!("connections are taken before they say anything: {e}");
+    }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

@@ -27,6 +27,8 @@ pub use negotiation::{
 pub use opening::{Opening, Step};
 pub use options::{OptionsError, parse_options};
 
+use crate::frame::split_cstr;
+
 /// The longest packet that a client may send before it has logged in, in bytes, its length field
 /// included. PostgreSQL's limit is `MAX_STARTUP_PACKET_LENGTH`.
 pub const STARTUP_BYTES_MAX: usize = 10_000;
@@ -240,12 +242,8 @@ fn parse_startup(minor: u16, mut body: &[u8]) -> Result<Startup, StartupError> {
 }
 
 fn take_string<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], StartupError> {
-    let end = body
-        .iter()
-        .position(|&byte| byte == 0)
-        .ok_or(StartupError::Unterminated)?;
-    let string = &body[..end];
-    *body = &body[end + 1..];
+    let (string, rest) = split_cstr(body).ok_or(StartupError::Unterminated)?;
+    *body = rest;
     Ok(string)
 }
 

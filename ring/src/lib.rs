@@ -19,6 +19,8 @@
 //! - Each entry gets exactly one result, whatever fails.
 //!
 //! Where the system has no such call (or forbids it) there is no [`Ring`], and [`Ring::new`] says why.
+//!
+//! Besides, [`defer_accept`]: one more call for which there is no safe wrapper.
 
 #[cfg(all(
     target_os = "linux",
@@ -30,6 +32,9 @@ mod linux;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 pub use linux::Ring;
+
+mod defer;
+pub use defer::defer_accept;
 
 #[cfg(not(all(
     target_os = "linux",

@@ -17,7 +17,7 @@ use crate::config::PoolMode;
 use crate::error::{ClientLoginError, Refusal};
 use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::limit::Permit;
-use crate::pool::{Checkout, Pool, Seated};
+use crate::pool::{Checkout, LocalPool, Pool, Seated};
 use crate::relay::ClientSide;
 use crate::server::Welcome;
 
@@ -180,6 +180,7 @@ pub(super) async fn admit(
     counted: Counted,
 ) -> Result<Session, ClientLoginError> {
     let by_session = admission.pool.plan().settings.pool_mode == PoolMode::Session;
+    let local = hub.pools.local(&admission.pool);
     let prepared = if by_session {
         let Admission {
             stream,
@@ -197,7 +198,7 @@ pub(super) async fn admit(
             Err(e) => Err(e),
         }
     } else {
-        prepare(hub, &admission).await.map_err(Into::into)
+        prepare(&local, &admission).await.map_err(Into::into)
     };
     let Prepared {
         welcome,
@@ -236,7 +237,6 @@ pub(super) async fn admit(
     let mut side = ClientSide::new(admission.stream, settings, &admission.received);
     // The session sends it, with whatever else its worker has to send then.
     side.outbox.append(|unsent| *unsent = out);
-    let local = hub.pools.local(&admission.pool);
     let login = now.saturating_duration_since(admission.arrived);
     let mut session = Session::new(Rc::clone(hub), side, local, seat, holdings, login);
     if let Some(server) = server {
@@ -254,15 +254,14 @@ pub(super) struct Prepared {
     pub(super) server: Option<Checkout>,
 }
 
-async fn prepare(hub: &Rc<Hub>, admission: &Admission) -> Result<Prepared, Refusal> {
+async fn prepare(local: &Rc<LocalPool>, admission: &Admission) -> Result<Prepared, Refusal> {
     let welcome = admission.pool.welcome().await?;
     let asked = startup_settings::asked(
         &admission.startup,
         &admission.peer,
         &admission.pool.plan().settings,
     )?;
-    let local = hub.pools.local(&admission.pool);
-    let settings = startup_settings::resolve(&local, &welcome, asked).await?;
+    let settings = startup_settings::resolve(local, &welcome, asked).await?;
     Ok(Prepared {
         welcome,
         settings,

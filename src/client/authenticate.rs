@@ -11,10 +11,10 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use pooler_protocol::auth::{
     self, ChannelBinding, PASSWORD_BYTES_MAX, Password, SASL_BYTES_MAX, ScramKeys, ScramServer,
 };
@@ -27,7 +27,7 @@ use super::account::{Account, derive};
 use super::admit::Admission;
 use super::{Errand, Hub, gate, outside, startup_settings};
 use crate::admin::{Visitor, is_console};
-use crate::buffer::SharedScratch;
+use crate::buffer::{Outbox, SharedScratch};
 use crate::config::PoolSettings;
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
 use crate::lookup::Found;
@@ -39,6 +39,12 @@ use crate::tls::{Accepted, Acceptor, PeerCertificate};
 
 /// Bytes that one read may take.
 const READ_LEN: usize = 4096;
+
+/// Room for the startup packet of nearly every client, in bytes.
+const RECEIVED_ROOM: usize = 256;
+
+/// Room for what nearly every client is told to the end of its login, in bytes.
+const OUT_ROOM: usize = 1024;
 
 const UNDER_WAY: &str = "BUG: the connection is used during its handshake";
 
@@ -107,6 +113,8 @@ pub struct Talk {
     received: BytesMut,
     /// What is to be sent with the next message that must go out.
     pub out: BytesMut,
+    /// What was sent and the system did not take.
+    unsent: Outbox,
 }
 
 impl Talk {
@@ -123,9 +131,10 @@ impl Talk {
 
     async fn read_more(&mut self) -> Result<(), ClientLoginError> {
         let n = std::future::poll_fn(|cx| {
+            let stream = self.stream.as_mut().expect(UNDER_WAY);
+            ready!(self.unsent.poll_flush(stream, cx))?;
             // The worker's buffer: one of its own would make every login two kilobytes larger.
             let input = &mut self.scratch.borrow_mut().input[..READ_LEN];
-            let stream = self.stream.as_mut().expect(UNDER_WAY);
             let polled = stream.poll_read(cx, input);
             if let Poll::Ready(Ok(n)) = polled {
                 self.received.extend_from_slice(&input[..n]);
@@ -141,14 +150,27 @@ impl Talk {
         Ok(())
     }
 
+    /// Sends what is due with the worker's next round: the client answers it before anything else
+    /// happens, and [`Talk::read_more`] sends what the system did not take.
+    async fn send(&mut self) -> Result<(), ClientLoginError> {
+        std::future::poll_fn(|cx| {
+            let stream = self.stream.as_mut().expect(UNDER_WAY);
+            Poll::Ready(self.unsent.send(stream, cx, &self.out))
+        })
+        .await?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Waits until the system has taken what was sent: before somebody else uses the socket.
     async fn flush(&mut self) -> Result<(), ClientLoginError> {
-        let out = self.out.split();
         let stream = self.stream.as_mut().expect(UNDER_WAY);
-        Ok(stream.write_all(&out).await?)
+        Ok(std::future::poll_fn(|cx| self.unsent.poll_flush_all(stream, cx)).await?)
     }
 
     /// Goes on by TLS; what was received is the beginning of the handshake.
     async fn encrypt(&mut self, acceptor: &Acceptor, direct: bool) -> Result<(), ClientLoginError> {
+        self.flush().await?;
         let socket = self.stream.take().expect(UNDER_WAY);
         let input = self.received.split().to_vec();
         let accepted = Box::pin(acceptor.accept(socket, input, direct)).await;
@@ -194,11 +216,11 @@ impl Talk {
         &mut self,
         max: usize,
     ) -> Result<Vec<u8>, ClientLoginError> {
-        self.flush().await?;
+        self.send().await?;
         loop {
             if let Some((body, used)) = auth::next_message(&self.received, max)? {
                 let body = body.to_vec();
-                let _used = self.received.split_to(used);
+                self.received.advance(used);
                 return Ok(body);
             }
             self.read_more().await?;
@@ -223,12 +245,17 @@ pub(super) async fn authenticate(
         binding: ChannelBinding::Unavailable,
         certificate: None,
         scratch: Rc::clone(&hub.scratch),
-        received: BytesMut::new(),
-        out: BytesMut::new(),
+        received: BytesMut::with_capacity(RECEIVED_ROOM),
+        out: BytesMut::with_capacity(OUT_ROOM),
+        unsent: Outbox::default(),
     };
     let timed = {
         // Pinned where it is made: moved into place it would be copied twice.
-        let conversation = pin!(converse(hub, &mut talk));
+        let conversation = pin!(async {
+            let proven = converse(hub, &mut talk).await?;
+            talk.flush().await?;
+            Ok(proven)
+        });
         hub.deadlines.within(limit, conversation).await
     };
     let result = timed.unwrap_or_else(|_elapsed| {
@@ -343,15 +370,15 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
                 continue;
             }
             Step::Refuse { used, answer } => {
-                let _used = talk.received.split_to(used);
+                talk.received.advance(used);
                 talk.out.extend_from_slice(&[answer]);
-                talk.flush().await?;
+                talk.send().await?;
                 continue;
             }
             Step::BeginTls { answer } => {
                 talk.received.clear();
                 talk.out.extend_from_slice(&[answer]);
-                talk.flush().await?;
+                talk.send().await?;
                 false
             }
             Step::BeginTlsDirectly => true,
@@ -363,7 +390,7 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
                 if talk.is_open() && tls.as_ref().is_some_and(|t| t.is_required()) {
                     return Err(Refusal::tls_required().into());
                 }
-                let _used = talk.received.split_to(used);
+                talk.received.advance(used);
                 return Ok(startup);
             }
         };

@@ -2,7 +2,7 @@
 //! those of the replicas, what is known of the database's functions, and how often it was asked.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ impl Routes {
 
 /// Those of a worker, by the number of the primary's pool.
 #[derive(Debug, Default)]
-pub struct RouteTable(RefCell<HashMap<u64, Rc<Routes>>>);
+pub struct RouteTable(RefCell<BTreeMap<u64, Rc<Routes>>>);
 
 impl RouteTable {
     /// Those for the clients of `home`, if not all of its statements go to the primary.

@@ -5,6 +5,7 @@
 //! `application_name` is known without asking: it differs with each application and is taken as it
 //! is.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,29 +27,33 @@ const NAME_LEN: usize = 64;
 /// How long a server may take to judge.
 const ASK_MAX: Duration = Duration::from_secs(15);
 
+/// Names and values; those of the packet as they are in it.
+type Asked<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+
 /// The settings of the startup packet, one by one; those of `options` first, as PostgreSQL does it.
 ///
 /// # Errors
 /// What the client is told of an `options` that cannot be read.
-pub(super) fn asked(
-    startup: &Startup,
+pub(super) fn asked<'a>(
+    startup: &'a Startup,
     peer: &Peer,
     pool: &PoolSettings,
-) -> Result<Vec<(String, String)>, Refusal> {
-    let mut all = Vec::new();
+) -> Result<Asked<'a>, Refusal> {
+    let mut all = Vec::with_capacity(startup.parameters.len());
     for (name, value) in startup.settings() {
         if name == "options" {
             let options =
                 parse_options(value).map_err(|e| Refusal::fatal(e.sqlstate(), e.to_string()))?;
+            let options = options.into_iter().map(|(n, v)| (n.into(), v.into()));
             all.splice(0..0, options);
         } else {
-            all.push((name.to_owned(), value.to_owned()));
+            all.push((name.into(), value.into()));
         }
     }
     if adds_host(pool) {
         let at = all.iter().position(|(n, _)| n == "application_name");
-        let name = at.map_or(String::new(), |at| all.remove(at).1);
-        all.push(("application_name".to_owned(), format!("{name} - {peer}")));
+        let name = at.map_or(Cow::default(), |at| all.remove(at).1);
+        all.push(("application_name".into(), format!("{name} - {peer}").into()));
     }
     Ok(all)
 }
@@ -63,12 +68,19 @@ pub(super) fn verbatim(
     pool: &PoolSettings,
 ) -> Result<Vec<(String, String)>, Refusal> {
     if adds_host(pool) {
-        return asked(startup, peer, pool);
+        return Ok(owned(asked(startup, peer, pool)?));
     }
     let settings = startup.settings();
     Ok(settings
         .map(|(n, v)| (n.to_owned(), v.to_owned()))
         .collect())
+}
+
+fn owned(asked: Asked<'_>) -> Vec<(String, String)> {
+    let asked = asked.into_iter();
+    asked
+        .map(|(n, v)| (n.into_owned(), v.into_owned()))
+        .collect()
 }
 
 /// A template names the client otherwise.
@@ -83,12 +95,12 @@ fn adds_host(pool: &PoolSettings) -> bool {
 pub(super) async fn resolve(
     local: &Rc<LocalPool>,
     welcome: &Welcome,
-    mut asked: Vec<(String, String)>,
+    mut asked: Asked<'_>,
 ) -> Result<Arc<Settings>, Refusal> {
     let mut application_name = None;
-    asked.retain(|(name, value)| {
+    asked.retain_mut(|(name, value)| {
         if name == "application_name" && is_plain_name(value) {
-            application_name = Some(value.clone());
+            application_name = Some(std::mem::take(value));
             return false;
         }
         !is_same(welcome, name, value)
@@ -96,19 +108,28 @@ pub(super) async fn resolve(
     let interners = &local.commons().interners;
     let settings = if asked.is_empty() {
         interners.no_settings()
-    } else if let Some(known) = local.shared().known_settings(&asked) {
-        known
     } else {
-        let judged = ask_server(local, &asked).await?;
-        let judged = interners.settings(judged);
-        local.shared().keep_settings(asked, Arc::clone(&judged));
-        judged
+        judged(local, owned(asked)).await?
     };
     let name = application_name.filter(|name| welcome.find("application_name") != Some(name));
     Ok(match name {
         Some(name) => interners.settings(settings.with("application_name", Some(&name))),
         None => settings,
     })
+}
+
+/// What a server made of them, or makes of them now.
+async fn judged(
+    local: &Rc<LocalPool>,
+    asked: Vec<(String, String)>,
+) -> Result<Arc<Settings>, Refusal> {
+    if let Some(known) = local.shared().known_settings(&asked) {
+        return Ok(known);
+    }
+    let judged = ask_server(local, &asked).await?;
+    let judged = local.commons().interners.settings(judged);
+    local.shared().keep_settings(asked, Arc::clone(&judged));
+    Ok(judged)
 }
 
 /// Whether PostgreSQL takes it as it is: printable ASCII, and short enough not to be cut.
@@ -122,13 +143,14 @@ fn is_same(welcome: &Welcome, name: &str, value: &str) -> bool {
         return false;
     };
     if name.eq_ignore_ascii_case("client_encoding") {
-        let letters = |s: &str| -> String {
-            let alphanumeric = s.chars().filter(char::is_ascii_alphanumeric);
-            alphanumeric.map(|c| c.to_ascii_lowercase()).collect()
-        };
-        return letters(born_with) == letters(value);
+        return letters(born_with).eq(letters(value));
     }
     born_with == value
+}
+
+fn letters(encoding: &str) -> impl Iterator<Item = u8> {
+    let alphanumeric = encoding.bytes().filter(u8::is_ascii_alphanumeric);
+    alphanumeric.map(|byte| byte.to_ascii_lowercase())
 }
 
 async fn ask_server(

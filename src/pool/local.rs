@@ -1,7 +1,7 @@
 //! A pool as one worker sees it: the servers that idle here and the clients that wait here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -431,7 +431,8 @@ pub(super) fn close(mut pooled: Box<Pooled>) {
 #[derive(Debug)]
 pub struct LocalPools {
     worker: usize,
-    known: RefCell<HashMap<u64, Rc<LocalPool>>>,
+    /// In a tree: most workers have few, and a login looks its pool up.
+    known: RefCell<BTreeMap<u64, Rc<LocalPool>>>,
 }
 
 impl LocalPools {

@@ -296,7 +296,7 @@ impl Hub {
     /// Acts upon deadlines; a few times a second.
     pub fn sweep(&self, now: Instant) {
         if !self.standstill.is_on() {
-            self.seats.sweep(now);
+            self.seats.sweep(now, &self.standstill);
         }
         // Behind it: a session that has an order already, such as to say who it is, is not looked at there.
         self.oldest.publish(self.worker, &self.seats, now);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use super::standstill::Unquiet;
+use super::standstill::{Standstill, Unquiet};
 use crate::admin::Census;
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Refusal};
@@ -253,26 +253,28 @@ impl Seat {
         }
     }
 
-    /// What is overdue at `now`.
-    fn overdue(&self, now: Instant) -> Option<Order> {
+    /// What is overdue at `now`; the time of a standstill does not count.
+    fn overdue(&self, now: Instant, still: &Standstill) -> Option<Order> {
         let settings = self.settings.borrow();
-        let since = self.since.get();
-        let passed = |since: Instant, limit: Option<Duration>| {
-            limit.filter(|l| now.saturating_duration_since(since) >= *l)
-        };
+        let worked = |since| still.worked(since, now);
+        let passed = |limit: Option<Duration>| limit.filter(|l| worked(self.since.get()) >= *l);
         match self.phase.get() {
-            Phase::Idle => passed(since, settings.client_idle_timeout)
+            Phase::Idle => passed(settings.client_idle_timeout)
                 .map(|limit| Order::End(Box::new(Refusal::idle_timeout(limit)))),
-            Phase::Waiting => self.overdue_waiting(&settings, now),
-            Phase::Active => self.overdue_active(&settings, now),
-            Phase::Closing => passed(since, Some(CLOSING_MAX)).map(|_| Order::Abort),
+            Phase::Waiting => self.overdue_waiting(&settings, now, worked(self.since.get())),
+            Phase::Active => self.overdue_active(&settings, worked),
+            Phase::Closing => passed(Some(CLOSING_MAX)).map(|_| Order::Abort),
         }
     }
 
-    fn overdue_waiting(&self, settings: &PoolSettings, now: Instant) -> Option<Order> {
+    fn overdue_waiting(
+        &self,
+        settings: &PoolSettings,
+        now: Instant,
+        waited: Duration,
+    ) -> Option<Order> {
         self.pool.borrow().note_waiter(now);
         let since = self.since.get();
-        let waited = now.saturating_duration_since(since);
         if let Some(limit) = settings.query_wait_timeout.filter(|l| waited >= *l) {
             return Some(Order::WaitTimeout(limit));
         }
@@ -281,15 +283,19 @@ impl Seat {
         }
         let notify = settings.query_wait_notify.is_some_and(|l| waited >= l);
         if notify && self.done.replace(Some(since)) != Some(since) {
-            return Some(Order::Notify(waited));
+            return Some(Order::Notify(now.saturating_duration_since(since)));
         }
         None
     }
 
-    fn overdue_active(&self, settings: &PoolSettings, now: Instant) -> Option<Order> {
+    fn overdue_active(
+        &self,
+        settings: &PoolSettings,
+        worked: impl Fn(Instant) -> Duration,
+    ) -> Option<Order> {
         let meter = self.meter.get();
         let passed = |since: Option<Instant>, limit: Option<Duration>| {
-            limit.filter(|l| since.is_some_and(|s| now.saturating_duration_since(s) >= *l))
+            limit.filter(|l| since.is_some_and(|s| worked(s) >= *l))
         };
         let end = |refusal| Some(Order::End(Box::new(refusal)));
         if let Some(limit) = passed(meter.transaction, settings.transaction_timeout) {
@@ -382,13 +388,16 @@ impl Seats {
     }
 
     /// Acts upon what is overdue.
-    pub fn sweep(&self, now: Instant) {
+    pub fn sweep(&self, now: Instant, still: &Standstill) {
         let overdue: Vec<(Rc<Seat>, Order)> = self
             .taken
             .borrow()
             .iter()
             .filter(|(_, seat)| !seat.has_orders())
-            .filter_map(|(_, seat)| seat.overdue(now).map(|order| (Rc::clone(seat), order)))
+            .filter_map(|(_, seat)| {
+                seat.overdue(now, still)
+                    .map(|order| (Rc::clone(seat), order))
+            })
             .collect();
         for (seat, order) in overdue {
             seat.order(order);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Rig, Wire, query, startup, wait_until};
+use crate::support::{Builder, Rig, Wire, query, startup, wait_until};
 use crate::{console, error, rig, rig_with, table};
 
 fn is_suspended(console: &mut Wire) -> bool {
@@ -140,21 +140,63 @@ fn t76_what_is_given_up_does_not_undo_what_others_have_asked_for_since() {
     rig.assert_sound();
 }
 
-/// Deadlines do not pass while nobody could meet them, and a database that is paused is not suspended as well.
+/// It lasts longer than every timeout here. Each of these clients would be ended by another of them if that time counted,
+/// meanwhile or as soon as everything goes on.
 #[test]
 fn a_suspend_costs_nobody_a_session() {
     let rig = rig_with(|b| {
-        b.set("idle_transaction_timeout = \"700ms\"")
-            .set("query_wait_timeout = \"700ms\"")
+        let timeouts = [
+            "client_idle",
+            "idle_transaction",
+            "transaction",
+            "query",
+            "query_wait",
+        ];
+        let set = |b: Builder, name| b.set(&format!("{name}_timeout = \"3s\""));
+        timeouts.into_iter().fold(b.set("pool_size = 2"), set)
     });
     let mut console = console(&rig);
-    let mut idle = rig.login();
+    let (mut idle, mut block, mut busy) = (rig.login(), rig.login(), rig.login());
+    let mut waiter = rig.login_with(&[("application_name", "waiter")]);
     idle.one("SELECT 1");
+    block.rows("BEGIN");
+    // It ends while nobody reads the answer.
+    busy.send(&[query("SELECT pg_sleep(1), 'late'")]);
+    wait_until("both servers are taken", || {
+        table(&mut console, "SHOW POOLS")
+            .iter()
+            .any(|pool| pool["sv_active"] == "2")
+    });
+    waiter.send(&[query("SELECT 'at last'")]);
+    wait_until("it waits", || !table(&mut console, "SHOW QUEUE").is_empty());
     console.rows("SUSPEND 5s");
-    idle.send(&[query("SELECT 3")]);
-    idle.expect_silence(Duration::from_millis(1500));
+    block.expect_silence(Duration::from_millis(4000));
     console.rows("RESUME");
-    idle.expect("T D(3) C(SELECT 1) Z(I)");
+    busy.expect("T D(|late) C(SELECT 1) Z(I)");
+    waiter.expect("T D(at last) C(SELECT 1) Z(I)");
+    assert_eq!(block.one("SELECT 'still there'"), "still there");
+    block.rows("COMMIT");
+    assert_eq!(idle.one("SELECT 2"), "2");
+    rig.assert_sound();
+}
+
+/// And what is left of a timeout is left afterwards.
+#[test]
+fn timeouts_go_on_after_a_suspend() {
+    let rig = rig_with(|b| b.set("idle_transaction_timeout = \"1s\""));
+    let mut console = console(&rig);
+    let mut block = rig.login();
+    block.rows("BEGIN");
+    console.rows("SUSPEND 5s");
+    block.expect_silence(Duration::from_millis(1500));
+    console.rows("RESUME");
+    block.expect("E(25P03) .");
+}
+
+#[test]
+fn a_database_that_is_paused_is_not_suspended_as_well() {
+    let rig = rig();
+    let mut console = console(&rig);
     console.rows(&format!("PAUSE {}", rig.database));
     assert_eq!(error(&mut console, "SUSPEND"), "55000");
     console.rows("RESUME");

@@ -49,7 +49,7 @@ impl Relay<'_> {
     /// What was sent is kept until it is answered.
     #[inline]
     pub(super) fn watch_sent(&mut self, sent: &[u8]) {
-        if self.server.replay.running {
+        if self.server.replay.running || self.server.ledger.outstanding() == 0 {
             return;
         }
         self.server.watch.keep(sent);

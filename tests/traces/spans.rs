@@ -446,6 +446,23 @@ fn transactions_of_pinned_clients_and_of_session_pools_end() {
     pinned(&mut client, 5);
 }
 
+/// And a client that keeps its server may leave it: a transaction that has ended is not broken by that, nor is there one more.
+#[test]
+fn a_pinned_client_that_leaves_breaks_no_transaction() {
+    let collector = Collector::start();
+    let rig = Rig::with(toward(collector.port));
+    let ((trace, _), (last, comment)) = (traced(1), traced(2));
+    let options = format!("-c pooler.traceparent=00-{trace}-{CALLER}-01");
+    let mut client = rig.login_with(&[("options", &options)]);
+    client.rows("SELECT pg_advisory_lock(1)");
+    client.leave();
+    rig.wait_sql("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')");
+    rig.login().rows(&format!("SELECT 1 {comment}"));
+    collector.wait_trace(&last, 2);
+    let spans = collector.wait_trace(&trace, 2);
+    assert!(spans.iter().all(|span| span.status.is_none()), "{spans:#?}");
+}
+
 /// A statement whose caller is another than the transaction's has a link to that.
 #[test]
 fn a_statement_of_another_caller_is_linked_to_it() {

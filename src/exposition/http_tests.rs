@@ -10,6 +10,7 @@ use super::start;
 use super::tests::{ask, body, connect, desk, pool, registry, served};
 use crate::cluster::PrimaryState;
 use crate::pool::Locate;
+use crate::registry::{Closed, Gates};
 
 #[tokio::test]
 async fn each_path_answers() {
@@ -79,6 +80,11 @@ async fn readiness_says_why_not() {
     // If nobody tries any more, nobody knows: a pooler that gets no clients must not stay unready.
     let later = Instant::now() + Duration::from_secs(31);
     assert_eq!(cluster.primary_state_at(later), PrimaryState::Unknown);
+    registry.change_gates(|gates| gates.close_everything(Closed::Suspended));
+    let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
+    let suspended = "the pooler is suspended and lets no new clients in\n";
+    assert_eq!(body(&answer), suspended);
+    registry.change_gates(Gates::resume_everything);
     endpoint.set_accepting(false);
     let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
     assert_eq!(

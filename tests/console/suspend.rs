@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Builder, Rig, Wire, query, startup, wait_until};
+use crate::support::{Builder, Received, Rig, Wire, query, startup, wait_until};
 use crate::{console, error, rig, rig_with, table};
 
 fn is_suspended(console: &mut Wire) -> bool {
@@ -191,6 +191,54 @@ fn timeouts_go_on_after_a_suspend() {
     block.expect_silence(Duration::from_millis(1500));
     console.rows("RESUME");
     block.expect("E(25P03) .");
+}
+
+fn begin_login(rig: &Rig) -> Wire {
+    let mut new = rig.connect();
+    new.send(&[startup(&[
+        ("user", "postgres"),
+        ("database", &rig.database),
+    ])]);
+    new
+}
+
+/// Who logs in meanwhile waits no longer than a login may take.
+#[test]
+fn a_login_does_not_wait_for_ever() {
+    let rig = rig_with(|b| b.set("client_login_timeout = \"1s\""));
+    let mut console = console(&rig);
+    console.rows("SUSPEND 5s");
+    let got = begin_login(&rig).recv_to_end();
+    assert_eq!(got.last().unwrap().sqlstate(), "57P03", "{got:?}");
+    console.rows("RESUME");
+    assert_eq!(rig.login().one("SELECT 1"), "1");
+}
+
+/// Who waits to be let in has a place, and gives it back by leaving.
+#[test]
+fn a_login_that_is_given_up_takes_no_place() {
+    let rig = rig_with(|b| b.set("max_client_conn = 1"));
+    let mut console = console(&rig);
+    console.rows("SUSPEND 5s");
+    // It waits, or there is no place for it.
+    let begin = || {
+        let mut new = begin_login(&rig);
+        new.set_patience(Duration::from_millis(300));
+        matches!(new.poll(), Received::Silence).then_some(new)
+    };
+    let first = begin().expect("the only place");
+    assert!(begin().is_none());
+    first.reset();
+    let mut second = None;
+    wait_until("it has given its place back", || {
+        second = begin();
+        second.is_some()
+    });
+    console.rows("RESUME");
+    let mut second = second.unwrap();
+    second.set_patience(Duration::from_secs(20));
+    second.finish_login("postgres", "").unwrap();
+    assert_eq!(second.one("SELECT 1"), "1");
 }
 
 #[test]

@@ -11,7 +11,12 @@ fn is_suspended(console: &mut Wire) -> bool {
 
 /// A client that takes in nothing of a long answer, until there is something that cannot be sent.
 fn deaf(rig: &Rig, watch: &mut Wire) -> Wire {
-    let mut deaf = rig.login_with(&[("application_name", "deaf")]);
+    deaf_with(rig, watch, ("client_encoding", "UTF8"))
+}
+
+/// One that logs in with this parameter, too.
+fn deaf_with(rig: &Rig, watch: &mut Wire, more: (&str, &str)) -> Wire {
+    let mut deaf = rig.login_with(&[("application_name", "deaf"), more]);
     deaf.shrink_receive_buffer();
     deaf.send(&[query(
         "SELECT repeat('x', 1000) FROM generate_series(1, 100000)",
@@ -239,6 +244,30 @@ fn a_login_that_is_given_up_takes_no_place() {
     second.set_patience(Duration::from_secs(20));
     second.finish_login("postgres", "").unwrap();
     assert_eq!(second.one("SELECT 1"), "1");
+}
+
+/// What a replication connection has not passed on is unsent, too, and none of it is lost.
+#[test]
+fn a_suspend_waits_for_replication_connections() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let mut deaf = deaf_with(&rig, &mut console, ("replication", "database"));
+    let failed = console.try_rows("SUSPEND 1s").expect_err("a deaf client");
+    let detail = failed.field(b'D');
+    assert!(
+        detail.contains("\"deaf\"") && detail.contains("has not taken"),
+        "{detail}"
+    );
+    let got = deaf.recv_to_ready();
+    assert_eq!(got.iter().filter(|m| m.tag == b'D').count(), 100_000);
+    // It stands still, and goes on.
+    console.rows("SUSPEND 5s");
+    deaf.send(&[query("SELECT 'late'")]);
+    deaf.expect_silence(Duration::from_millis(300));
+    console.rows("RESUME");
+    deaf.expect("T D(late) C(SELECT 1) Z(I)");
+    deaf.leave();
+    rig.assert_sound();
 }
 
 #[test]

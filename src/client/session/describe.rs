@@ -97,7 +97,7 @@ impl Session {
             held: server.and_then(|_| self.seat.held_since()),
             doing: meter.doing(),
             received: self.client.carry.len(),
-            unsent: self.client.outbox.waiting_len(),
+            unsent: self.client.outbox.waiting_len() + self.client.stream.rest_len(),
         }
     }
 
@@ -143,6 +143,6 @@ pub(in super::super) fn server_line(key: &PoolKey, server: &Server) -> ServerLin
         application_name: name.unwrap_or_default().to_owned(),
         statements: server.statements.len(),
         received: server.carry.len(),
-        unsent: server.outbox.waiting_len(),
+        unsent: server.outbox.waiting_len() + server.stream.rest_len(),
     }
 }

@@ -94,6 +94,10 @@ impl Drop for Unquiet {
 impl Hub {
     /// Has every session stand still; `reply` is sent when nothing is unsent.
     pub(super) fn stand_still(&self, reply: oneshot::Sender<()>) {
+        if self.draining.get().is_some() {
+            // It could not end. Who asked hears that from the gates.
+            return;
+        }
         self.standstill.begin(Instant::now());
         let unquiet = Rc::new(Unquiet(RefCell::new(Some(reply))));
         self.seats

@@ -270,6 +270,23 @@ fn a_suspend_waits_for_replication_connections() {
     rig.assert_sound();
 }
 
+/// Transactions have to end before the pooler can: there is no standing still any more.
+#[test]
+fn t75_nothing_is_suspended_while_the_pooler_drains() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let mut busy = rig.login();
+    busy.rows("BEGIN");
+    rig.pooler.signal("TERM");
+    wait_until("it drains", || {
+        rig.pooler.log().contains("received a signal")
+    });
+    assert_eq!(error(&mut console, "SUSPEND 5s"), "55000");
+    assert_eq!(busy.one("SELECT 1"), "1");
+    busy.rows("COMMIT");
+    assert_eq!(rig.pooler.wait_exit().code(), Some(0));
+}
+
 #[test]
 fn a_database_that_is_paused_is_not_suspended_as_well() {
     let rig = rig();

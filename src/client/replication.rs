@@ -17,9 +17,11 @@ use super::{Drain, Hub};
 use crate::admin::{Census, ClientLine, ServerLine, Standing};
 use crate::error::{ClientLoginError, LoginError, Refusal};
 use crate::net::Stream;
-use crate::pool::{Pool, liveness};
+use crate::pool::limit::{Limit, Permit};
+use crate::pool::{Holder, Pool, liveness};
 use crate::server::Server;
 use crate::server::login::{Target, login};
+use crate::status;
 
 mod pump;
 
@@ -57,16 +59,19 @@ pub(super) async fn serve(
     let seat = hub.seats.take(Arc::clone(&pool), key, now);
     // Never overdue: what is within the stream is not looked at.
     seat.enter(Phase::Active, now);
+    seat.set_outside(connection.limit());
     let mut link = Link {
         hub,
         lines: Lines::new(&pool, &startup, &stream, &server, now),
         pool,
         seat,
+        limit: Arc::clone(connection.limit()),
         client: stream,
         server,
         to_server: Way::new(&received),
         to_client: Way::new(&[]),
         unquiet: None,
+        introduced: Vec::new(),
     };
     std::future::poll_fn(|cx| link.poll(cx)).await;
     drop((link, connection, permits));
@@ -78,6 +83,8 @@ struct Link<'a> {
     hub: &'a Hub,
     pool: Arc<Pool>,
     seat: Seated,
+    /// What its connection to the server counts for.
+    limit: Arc<Limit>,
     lines: Lines,
     client: Stream,
     server: Server,
@@ -85,6 +92,16 @@ struct Link<'a> {
     to_client: Way,
     /// It is to stand still, and has something unsent.
     unquiet: Option<Rc<Unquiet>>,
+    /// Pools whose waiters were told of it.
+    introduced: Vec<Arc<Pool>>,
+}
+
+impl Drop for Link<'_> {
+    fn drop(&mut self) {
+        for pool in &self.introduced {
+            pool.forget_holder(self.seat.id());
+        }
+    }
 }
 
 impl Link<'_> {
@@ -123,6 +140,7 @@ impl Link<'_> {
         for order in self.seat.take_orders() {
             match order {
                 Order::Describe(census) => self.describe(&census),
+                Order::Introduce(pool) => self.introduce(pool),
                 Order::StandStill(unquiet) => self.unquiet = Some(unquiet),
                 Order::End(_) | Order::Abort => ended = true,
                 _ => {}
@@ -132,11 +150,32 @@ impl Link<'_> {
         ended || draining || self.pool.is_retired()
     }
 
+    /// Tells those who wait for a server of the pool who has their place among the connections of the host.
+    fn introduce(&mut self, waited_for: Arc<Pool>) {
+        let line = &self.lines.client;
+        let holder = Holder {
+            client: self.seat.id(),
+            application_name: status::name(&line.application_name),
+            user: status::name(&line.user),
+            peer: line.peer,
+            state: line.doing,
+            since: line.since,
+        };
+        waited_for.note_holder(self.hub.worker, Some(holder));
+        if !self.introduced.iter().any(|pool| pool.id == waited_for.id) {
+            self.introduced.push(waited_for);
+        }
+    }
+
     fn describe(&self, census: &Census) {
         let id = self.seat.id();
+        let pools = self.limit.keeps_waiting(Instant::now());
+        let names: Vec<String> = pools.iter().map(|pool| pool.key.to_string()).collect();
         census.add_client(ClientLine {
             id,
             unsent: self.to_client.unsent_len(),
+            held: (!names.is_empty()).then_some(self.lines.client.since),
+            keeps_waiting: names,
             ..self.lines.client.clone()
         });
         census.add_server(ServerLine {
@@ -164,7 +203,7 @@ impl Lines {
             id: 0,
             user: startup.user().to_owned(),
             database: pool.key.database.clone(),
-            // It holds no server of any pool, and nobody waits for it.
+            // It holds no server of any pool.
             pool_name: String::new(),
             standing: Standing::Active,
             since: now,
@@ -184,6 +223,7 @@ impl Lines {
             pinned: None,
             held: None,
             doing: "active",
+            keeps_waiting: Vec::new(),
             listens: false,
             received: 0,
             unsent: 0,
@@ -196,7 +236,7 @@ impl Lines {
     }
 }
 
-type Opened = (Server, crate::pool::limit::Permit);
+type Opened = (Server, Permit);
 
 async fn open(
     hub: &Rc<Hub>,

@@ -20,6 +20,7 @@ use crate::admin::Census;
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Refusal};
 use crate::pool::Pool;
+use crate::pool::limit::Limit;
 use crate::relay::Meter;
 
 /// How long a cancelled query may take to end before its session is ended instead.
@@ -56,8 +57,8 @@ pub enum Order {
     Describe(Rc<Census>),
     /// Stand still, and drop this when nothing is unsent.
     StandStill(Rc<Unquiet>),
-    /// Say to those who wait in its pool who it is: nobody here has had a server for longer.
-    Introduce,
+    /// Say to those who wait in this pool who it is: nobody here has had a server for longer.
+    Introduce(Arc<Pool>),
 }
 
 /// What has changed about the hosts of a cluster.
@@ -141,6 +142,8 @@ pub struct Seat {
     /// The pool whose server the session has or waits for.
     pool: RefCell<Arc<Pool>>,
     settings: RefCell<Arc<PoolSettings>>,
+    /// Of a replication connection: what its server's connection counts for. It is of no pool.
+    outside: RefCell<Option<Arc<Limit>>>,
 }
 
 impl Seat {
@@ -189,6 +192,11 @@ impl Seat {
                 .min()
                 .unwrap_or(self.since.get()),
         )
+    }
+
+    /// It has a server that is of no pool, a connection within `limit`.
+    pub fn set_outside(&self, limit: &Arc<Limit>) {
+        *self.outside.borrow_mut() = Some(Arc::clone(limit));
     }
 
     /// The session's settings have changed.
@@ -358,6 +366,7 @@ impl Seats {
             pinned: Cell::new(None),
             pool: RefCell::new(pool),
             settings: RefCell::new(settings),
+            outside: RefCell::default(),
         });
         let number = self.taken.borrow_mut().insert(Rc::clone(&seat));
         Seated {
@@ -405,19 +414,26 @@ impl Seats {
     }
 
     /// Calls `see` with each session that has a server: its pool, when its transaction began, if it is in one,
-    /// and since when it has the server.
+    /// and since when it has the server. With a replication connection, once for each pool that waits for its place.
     pub fn each_holder(
         &self,
+        now: Instant,
         mut see: impl FnMut(&Rc<Seat>, &Arc<Pool>, Option<Instant>, Instant),
     ) {
         for (_, seat) in &*self.taken.borrow() {
-            if let Some(since) = seat.held_since() {
-                see(
-                    seat,
-                    &seat.pool.borrow(),
-                    seat.meter.get().transaction,
-                    since,
-                );
+            let Some(since) = seat.held_since() else {
+                continue;
+            };
+            match &*seat.outside.borrow() {
+                None => {
+                    let transaction = seat.meter.get().transaction;
+                    see(seat, &seat.pool.borrow(), transaction, since);
+                }
+                Some(limit) => {
+                    for pool in limit.keeps_waiting(now) {
+                        see(seat, &pool, None, since);
+                    }
+                }
             }
         }
     }
@@ -509,6 +525,7 @@ impl std::ops::Deref for Seated {
 impl Drop for Seated {
     fn drop(&mut self) {
         self.seats.taken.borrow_mut().remove(self.number);
+        self.seat.pool.borrow().forget_holder(self.seat.id);
         let mut by_process = self.seats.by_process.borrow_mut();
         if let Some(process_id) = self.process_id
             && let Some(numbers) = by_process.get_mut(&process_id)

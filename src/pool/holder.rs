@@ -103,6 +103,23 @@ impl Pool {
         *lock(&self.family().holders.by_worker[worker]) = holder;
     }
 
+    /// This client has left: it holds nothing any more.
+    pub fn forget_holder(&self, client: u64) {
+        let holders = &self.family().holders;
+        if holders.waited_us.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for holder in &holders.by_worker {
+            let mut holder = lock(holder);
+            if holder
+                .as_ref()
+                .is_some_and(|holder| holder.client == client)
+            {
+                *holder = None;
+            }
+        }
+    }
+
     /// Who has had a server for longest, as of the last sweep; nothing, if nobody was asked.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {

@@ -92,7 +92,7 @@ impl Session {
         });
     }
 
-    fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &str {
         let shown = self.holdings.user.as_deref();
         shown.unwrap_or(&self.home.shared().key.user)
     }

@@ -31,7 +31,7 @@ impl Session {
                 Order::LookUp => self.look_up_attention(),
                 Order::Describe(census) => self.describe(&census),
                 Order::StandStill(unquiet) => self.unquiet = Some(unquiet),
-                Order::Introduce => self.introduce(),
+                Order::Introduce(pool) => self.introduce(&pool),
                 Order::Abort => return Step::End,
                 Order::End(refusal) => {
                     if !matches!(self.state, State::Closing) {

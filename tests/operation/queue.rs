@@ -143,6 +143,40 @@ fn a_replication_connection_that_keeps_a_pool_waiting_is_named() {
     holder.rows("COMMIT");
 }
 
+/// Clients of several users share a pool. One is told who and where another of its own user is, of others the number alone.
+#[test]
+fn a_waiter_hears_who_holds_only_of_its_own_user() {
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 1")
+            .set("query_wait_timeout = \"800ms\"")
+            .database("user = \"postgres\"")
+    });
+    let port = rig.pooler.port();
+    let login = |user: &str, name: &str| {
+        let parameters = [
+            ("user", user),
+            ("database", &*rig.database),
+            ("application_name", name),
+        ];
+        Wire::login_with(port, &parameters, "")
+    };
+    let mut holder = login("ada", "payroll");
+    holder.rows("BEGIN");
+    let own = told(&mut login("ada", ""));
+    let named = "(application \"payroll\", user \"ada\", 127.0.0.1:";
+    assert!(own.contains(named), "{own}");
+    let other = told(&mut login("bob", ""));
+    assert!(
+        other.contains("longest of all, client ")
+            && other.contains(" (of another user) has had one for "),
+        "{other}"
+    );
+    for secret in ["ada", "payroll", "127.0.0.1"] {
+        assert!(!other.contains(secret), "{other}");
+    }
+    holder.rows("COMMIT");
+}
+
 #[test]
 fn a_waiter_is_told_once_that_it_waits() {
     let rig = Rig::with(|b| b.set("pool_size = 1").set("query_wait_notify = \"300ms\""));

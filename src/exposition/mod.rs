@@ -19,6 +19,7 @@ use crate::registry::{Closed, Registry};
 
 mod clusters;
 mod history;
+mod hosts;
 mod http;
 #[cfg(test)]
 mod http_tests;

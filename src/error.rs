@@ -243,6 +243,16 @@ impl Refusal {
         .hint("Send the startup packet and the password at once, or raise client_login_timeout.")
     }
 
+    /// The same, and it was no fault of the client's.
+    #[must_use]
+    pub fn suspended(limit: Duration) -> Self {
+        Self::fatal(
+            "57P03",
+            format!("the pooler is suspended, and client_login_timeout ({limit:?}) has passed"),
+        )
+        .hint("Try again; RESUME in the pooler's console ends it.")
+    }
+
     /// `client_idle_timeout` passed.
     #[must_use]
     pub fn idle_timeout(limit: Duration) -> Self {

@@ -195,6 +195,15 @@ impl Stream {
         }
     }
 
+    /// Bytes that wait here to be sent and in nobody's `Outbox`, for whoever asks what is unsent.
+    #[must_use]
+    pub fn rest_len(&self) -> usize {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => 0,
+            Self::Tls(s) => s.records().rest_len(),
+        }
+    }
+
     /// Bytes that were collected and could not be sent. Of TLS they stay with the records, where
     /// [`Stream::poll_send_rest`] finds them.
     ///

@@ -23,7 +23,7 @@ use crate::listener;
 use crate::log;
 use crate::notify::{self, Heartbeats, Watchdog};
 use crate::pool::{Commons, liveness};
-use crate::registry::{Registry, credentials_of};
+use crate::registry::{Gates, Registry, credentials_of};
 use crate::server::Interners;
 use crate::shutdown::{Ask, Signals};
 use crate::tls::{Tls, TlsError};
@@ -296,6 +296,7 @@ impl Fleet {
     /// Returns when those end that are left then.
     fn begin_drain(&self, drain: Drain) -> Option<Instant> {
         notify::stopping();
+        self.registry.change_gates(Gates::drain);
         self.tell(|| Errand::Drain(drain));
         let limit = match drain {
             Drain::Now => Some(LAST_WORDS),

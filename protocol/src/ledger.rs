@@ -52,6 +52,8 @@ pub struct Reusable(());
 #[derive(Debug)]
 pub struct Ledger {
     entries: VecDeque<Entry>,
+    /// How many there have been.
+    entered: u64,
     status: TransactionStatus,
     /// How far the first of them is answered.
     phase: Phase,
@@ -82,6 +84,7 @@ impl Ledger {
     pub fn new() -> Self {
         Self {
             entries: VecDeque::new(),
+            entered: 0,
             status: TransactionStatus::Idle,
             phase: Phase::Start,
             copyable: 0,
@@ -106,6 +109,29 @@ impl Ledger {
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The number of the next request: they are counted from 0 on.
+    #[inline]
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.entered
+    }
+
+    /// All requests below this number are answered.
+    #[inline]
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.entered - self.entries.len() as u64
+    }
+
+    /// All requests below this number are answered when the next ReadyForQuery has come, as far as they have been sent.
+    #[must_use]
+    pub fn answered_next(&self) -> u64 {
+        let ends = |e: &Entry| e.asked().is_some_and(Request::ends_ready);
+        let last = self.entries.iter().position(ends);
+        let len = last.map_or(self.entries.len(), |last| last + 1);
+        self.answered() + len as u64
     }
 
     /// Whether the server ignores everything until Sync.
@@ -235,7 +261,7 @@ impl Ledger {
         }
         self.unsynced = !request.ends_ready();
         self.copyable += usize::from(request.may_copy());
-        self.entries.push_back(Entry::Owed { request, deal, ops });
+        self.enter(Entry::Owed { request, deal, ops });
         Sent::Entered
     }
 
@@ -245,7 +271,7 @@ impl Ledger {
         if self.discarding {
             return false;
         }
-        self.entries.push_back(Entry::Answer { answer, ops });
+        self.enter(Entry::Answer { answer, ops });
         true
     }
 
@@ -439,6 +465,12 @@ impl Ledger {
         }
         self.discarding = true;
         Ok(verdict)
+    }
+
+    #[inline]
+    fn enter(&mut self, entry: Entry) {
+        self.entered += 1;
+        self.entries.push_back(entry);
     }
 
     /// Takes the oldest entry away, and the ends of COPYs that were none.

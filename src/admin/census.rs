@@ -91,6 +91,8 @@ pub struct ClientLine {
     pub listens: bool,
     /// Since when it has its server, if it has one: since its transaction began, or what keeps it there.
     pub held: Option<Instant>,
+    /// Of a replication connection: pools that wait for its place among the connections of its host.
+    pub keeps_waiting: Vec<String>,
     /// As `state` of `pg_stat_activity`.
     pub doing: &'static str,
     /// Bytes received and not decided about.

@@ -39,6 +39,10 @@ fn already() -> Refusal {
     Refusal::error("55000", "already paused or suspended").hint("RESUME first.")
 }
 
+fn ending() -> Refusal {
+    Refusal::error("55000", "the pooler is shutting down").hint("Sessions have to go on for that.")
+}
+
 impl What {
     fn database(&self) -> Option<&str> {
         match self {
@@ -157,9 +161,12 @@ impl<'a> Standstill<'a> {
     /// Begins it.
     ///
     /// # Errors
-    /// 55000, if something is paused, or everything is suspended already.
+    /// 55000, if something is paused, everything is suspended already, or the pooler is shutting down.
     pub(super) fn begin(desk: &'a Desk) -> Result<Self, Refusal> {
         let closing = desk.registry.change_gates(|gates| {
+            if gates.is_draining() {
+                return Err(ending());
+            }
             if gates.is_any_closed() {
                 return Err(already());
             }
@@ -196,8 +203,12 @@ impl<'a> Standstill<'a> {
                     .hint("KILL_CLIENT ends one."));
             }
         }
-        if !self.desk.registry.gates_now().stands(self.closing) {
-            return Err(Refusal::error("55000", "somebody else has resumed"));
+        let gates = self.desk.registry.gates_now();
+        if !gates.stands(self.closing) {
+            return Err(match gates.is_draining() {
+                true => ending(),
+                false => Refusal::error("55000", "somebody else has resumed"),
+            });
         }
         self.kept = true;
         Ok(())

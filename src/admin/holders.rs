@@ -65,7 +65,11 @@ fn sentence(clients: &[&ClientLine], says: impl Fn(&ClientLine) -> String) -> St
             "" => String::new(),
             name => format!(" {name:?}"),
         };
-        let pool = &client.pool_name;
+        // Replication connections are of no pool.
+        let pool = match &*client.pool_name {
+            "" => &client.database,
+            name => name,
+        };
         let what = says(client);
         // A string takes everything.
         let _written = write!(

@@ -191,7 +191,11 @@ fn describe_queue(sight: &Sight, status: &mut Status) {
         state: client.doing.to_owned(),
         statement: masked(&client.text),
         held_seconds: held(client),
-        waiting: behind.get(&*client.pool_name).copied().unwrap_or(0),
+        waiting: {
+            let others = client.keeps_waiting.iter().map(String::as_str);
+            let pools = others.chain([&*client.pool_name]);
+            pools.filter_map(|pool| behind.get(pool)).sum()
+        },
     };
     status.holding = holding.into_iter().map(holder).collect();
 }

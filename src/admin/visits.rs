@@ -152,6 +152,7 @@ fn line(visitor: &Visitor, process_id: i32) -> ClientLine {
         pins: Marks::default(),
         pinned: None,
         held: None,
+        keeps_waiting: Vec::new(),
         doing: "idle",
         listens: false,
         received: 0,

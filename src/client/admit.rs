@@ -148,9 +148,19 @@ impl Admission<Stream> {
         }
     }
 
+    /// How long ago it was accepted.
+    pub(super) fn age(&self) -> Duration {
+        self.arrived.elapsed()
+    }
+
+    /// Done when the client has gone; what it says before that is kept.
+    pub(super) async fn until_gone(&mut self) -> ClientLoginError {
+        attach::until_gone(&mut self.stream, &mut self.received).await
+    }
+
     /// Tells the client why not. On the worker that it has just moved to its socket may not be known
     /// to be writable yet, so this waits a moment; a client that takes nothing in does not get it.
-    async fn refuse(&mut self, refusal: &Refusal) {
+    pub(super) async fn refuse(&mut self, refusal: &Refusal) {
         refusal.write(&mut self.out);
         let sent = self.stream.write_all(&self.out);
         let _sent = tokio::time::timeout(REFUSE_MAX, sent).await;

@@ -126,12 +126,12 @@ pub(super) async fn give_name(
 }
 
 /// Reads what a client says before it is let in; done when it has gone.
-async fn until_gone(stream: &mut Stream, received: &mut Vec<u8>) -> ClientLoginError {
+pub(super) async fn until_gone(stream: &mut Stream, received: &mut Vec<u8>) -> ClientLoginError {
     let mut buffer = [0; 1024];
     while received.len() < EARLY_LEN_MAX {
         match stream.read(&mut buffer).await {
             Ok(n) if n > 0 => received.extend_from_slice(&buffer[..n]),
-            Ok(_) => return ClientLoginError::Gone("while it waited for a server".to_owned()),
+            Ok(_) => return ClientLoginError::Gone("while it waited to be let in".to_owned()),
             Err(e) => return e.into(),
         }
     }

@@ -197,9 +197,14 @@ impl Hub {
 
     /// Ends with the login: what it leads to is a task of its own, because a session that lasts for
     /// days is not as large as its login was.
-    async fn admit(self: &Rc<Self>, admission: Box<Admission>, counted: Counted) {
+    async fn admit(self: &Rc<Self>, mut admission: Box<Admission>, counted: Counted) {
         let peer = admission.peer();
-        self.standstill.wait_until_over().await;
+        if self.standstill.is_on() {
+            let waited = self.wait_until_over(&mut admission).await;
+            if self.note_login(peer, waited).is_none() {
+                return;
+            }
+        }
         if admission.is_replication() {
             let hub = Rc::clone(self);
             tokio::task::spawn_local(async move {
@@ -216,6 +221,30 @@ impl Hub {
                 .accepted
                 .fetch_add(1, Ordering::Relaxed);
             tokio::task::spawn_local(session);
+        }
+    }
+
+    /// While everything stands still nobody is let in; the login's time goes on, and a client that leaves gives its place
+    /// back.
+    async fn wait_until_over(&self, admission: &mut Admission) -> Result<(), ClientLoginError> {
+        let limit = self.login_timeout();
+        let left = limit.map(|limit| limit.saturating_sub(admission.age()));
+        let waits = self.deadlines.within(left, async {
+            tokio::select! {
+                () = self.standstill.wait_until_over() => Ok(()),
+                gone = admission.until_gone() => Err(gone),
+            }
+        });
+        match waits.await {
+            Ok(over) => over,
+            Err(_elapsed) => {
+                let refusal = match self.draining.get() {
+                    Some(_) => Refusal::draining(),
+                    None => Refusal::suspended(limit.unwrap_or_default()),
+                };
+                admission.refuse(&refusal).await;
+                Err(refusal.into())
+            }
         }
     }
 
@@ -296,7 +325,7 @@ impl Hub {
     /// Acts upon deadlines; a few times a second.
     pub fn sweep(&self, now: Instant) {
         if !self.standstill.is_on() {
-            self.seats.sweep(now);
+            self.seats.sweep(now, &self.standstill);
         }
         // Behind it: a session that has an order already, such as to say who it is, is not looked at there.
         self.oldest.publish(self.worker, &self.seats, now);

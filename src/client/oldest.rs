@@ -2,7 +2,10 @@
 //! found by the sweep, which looks at every session anyway, so that no transaction pays for it.
 //!
 //! The latter is asked to introduce itself only while somebody waits, at each sweep of each worker anew: what it
-//! does, and since when, is at most a sweep old.
+//! does, and since when, is at most a sweep old. Another that was named before is named no more from then on.
+//!
+//! A replication connection has a server of no pool: it is in the way only of those that wait for its place among the
+//! connections of its host ([`Limit::keeps_waiting`](crate::pool::limit::Limit::keeps_waiting)).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,8 +21,8 @@ use crate::pool::Pool;
 #[derive(Debug, Default)]
 pub struct Oldest {
     published: RefCell<HashMap<u64, (Arc<Pool>, Instant)>>,
-    /// Pools whose waiters were told of a holder here.
-    introduced: RefCell<HashMap<u64, Arc<Pool>>>,
+    /// Pools whose waiters were told of a holder here, and whom they were told of.
+    introduced: RefCell<HashMap<u64, (Arc<Pool>, u64)>>,
 }
 
 /// Of one pool.
@@ -35,7 +38,7 @@ impl Oldest {
     pub(super) fn publish(&self, worker: usize, seats: &Seats, now: Instant) {
         let mut transactions: HashMap<u64, (Arc<Pool>, Instant)> = HashMap::new();
         let mut holders: HashMap<u64, Holder> = HashMap::new();
-        seats.each_holder(|seat, pool, began, since| {
+        seats.each_holder(now, |seat, pool, began, since| {
             if let Some(began) = began {
                 let (_, oldest) = transactions
                     .entry(pool.id)
@@ -66,15 +69,16 @@ impl Oldest {
         }
         *published = transactions;
         let mut introduced = self.introduced.borrow_mut();
-        for (id, pool) in &*introduced {
-            if !holders.contains_key(id) {
+        for (id, (pool, before)) in &*introduced {
+            let now = holders.get(id).map(|holder| holder.seat.id());
+            if now != Some(*before) {
                 pool.note_holder(worker, None);
             }
         }
         introduced.clear();
-        for (id, holder) in holders {
-            holder.seat.order(Order::Introduce);
-            introduced.insert(id, holder.pool);
+        for (id, Holder { pool, seat, .. }) in holders {
+            introduced.insert(id, (Arc::clone(&pool), seat.id()));
+            seat.order(Order::Introduce(pool));
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Replication connections: each has a server connection of its own, and every byte goes through
 //! as it is (PostgreSQL documentation, "Streaming Replication Protocol").
 
-use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use pooler_protocol::startup::{Replication, Startup};
@@ -14,13 +12,20 @@ use pooler_protocol::statement::Marks;
 use super::admit::{Admission, Parts};
 use super::seat::{CancelKey, Order, Phase, Seated};
 use super::session::server_line;
+use super::standstill::Unquiet;
 use super::{Drain, Hub};
 use crate::admin::{Census, ClientLine, ServerLine, Standing};
 use crate::error::{ClientLoginError, LoginError, Refusal};
 use crate::net::Stream;
-use crate::pool::{Pool, liveness};
+use crate::pool::limit::{Limit, Permit};
+use crate::pool::{Holder, Pool, liveness};
 use crate::server::Server;
 use crate::server::login::{Target, login};
+use crate::status;
+
+mod pump;
+
+use pump::Way;
 
 /// Serves one to its end.
 ///
@@ -46,56 +51,142 @@ pub(super) async fn serve(
             return Err(refusal.into());
         }
     };
-    let (mut server, connection) = server;
+    let (server, connection) = server;
     server.welcome.write(&server.settings, &mut out);
     pooler_protocol::backend::write_ready_idle(&mut out);
     stream.write_all(&out).await?;
-    server.stream.write_all(&received).await?;
     let (key, now) = (CancelKey::random(0), Instant::now());
     let seat = hub.seats.take(Arc::clone(&pool), key, now);
     // Never overdue: what is within the stream is not looked at.
-    seat.enter(Phase::Active, Instant::now());
-    let lines = Lines::new(&pool, &startup, &stream, &server, now);
-    let mut copy = pin!(tokio::io::copy_bidirectional(
-        &mut stream,
-        &mut server.stream
-    ));
-    std::future::poll_fn(|cx| {
-        seat.set_waker(cx.waker());
-        if is_told_to_end(hub, &seat, &pool, &lines) {
+    seat.enter(Phase::Active, now);
+    seat.set_outside(connection.limit());
+    let mut link = Link {
+        hub,
+        lines: Lines::new(&pool, &startup, &stream, &server, now),
+        pool,
+        seat,
+        limit: Arc::clone(connection.limit()),
+        client: stream,
+        server,
+        to_server: Way::new(&received),
+        to_client: Way::new(&[]),
+        unquiet: None,
+        introduced: Vec::new(),
+    };
+    std::future::poll_fn(|cx| link.poll(cx)).await;
+    drop((link, connection, permits));
+    Ok(())
+}
+
+/// One that is open.
+struct Link<'a> {
+    hub: &'a Hub,
+    pool: Arc<Pool>,
+    seat: Seated,
+    /// What its connection to the server counts for.
+    limit: Arc<Limit>,
+    lines: Lines,
+    client: Stream,
+    server: Server,
+    to_server: Way,
+    to_client: Way,
+    /// It is to stand still, and has something unsent.
+    unquiet: Option<Rc<Unquiet>>,
+    /// Pools whose waiters were told of it.
+    introduced: Vec<Arc<Pool>>,
+}
+
+impl Drop for Link<'_> {
+    fn drop(&mut self) {
+        for pool in &self.introduced {
+            pool.forget_holder(self.seat.id());
+        }
+    }
+}
+
+impl Link<'_> {
+    /// Ready when it is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.seat.set_waker(cx.waker());
+        if self.is_told_to_end() {
             // It has no end of its own, and an error could stand in the middle of a message.
             tracing::debug!("replication connection closed");
             return Poll::Ready(());
         }
-        if hub.standstill.is_on() {
-            return Poll::Pending;
+        let moves = !self.hub.standstill.is_on();
+        let (client, server) = (&mut self.client, &mut self.server.stream);
+        let there = self.to_server.poll(cx, client, server, moves);
+        let back = self.to_client.poll(cx, server, client, moves);
+        if moves || self.unsent_len() == 0 {
+            self.unquiet = None;
         }
-        let ended = std::task::ready!(copy.as_mut().poll(cx));
-        if let Err(e) = ended {
-            tracing::debug!("replication connection ended: {e}");
-        }
-        Poll::Ready(())
-    })
-    .await;
-    drop((connection, permits));
-    Ok(())
-}
-
-/// By a shutdown, by an operator, or by a reload that took its database away.
-fn is_told_to_end(hub: &Hub, seat: &Seated, pool: &Pool, lines: &Lines) -> bool {
-    let mut ended = false;
-    for order in seat.take_orders() {
-        match order {
-            Order::Describe(census) => lines.describe(seat.id(), &census),
-            Order::End(_) | Order::Abort => ended = true,
-            _ => {}
+        match (there, back) {
+            (Poll::Ready(Err(e)), _) | (_, Poll::Ready(Err(e))) => {
+                tracing::debug!("replication connection ended: {e}");
+                Poll::Ready(())
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            _ => Poll::Pending,
         }
     }
-    let draining = matches!(hub.draining.get(), Some(Drain::Clients | Drain::Now));
-    ended || draining || pool.is_retired()
+
+    fn unsent_len(&self) -> usize {
+        self.to_server.unsent_len() + self.to_client.unsent_len()
+    }
+
+    /// By a shutdown, by an operator, or by a reload that took its database away.
+    fn is_told_to_end(&mut self) -> bool {
+        let mut ended = false;
+        for order in self.seat.take_orders() {
+            match order {
+                Order::Describe(census) => self.describe(&census),
+                Order::Introduce(pool) => self.introduce(pool),
+                Order::StandStill(unquiet) => self.unquiet = Some(unquiet),
+                Order::End(_) | Order::Abort => ended = true,
+                _ => {}
+            }
+        }
+        let draining = matches!(self.hub.draining.get(), Some(Drain::Clients | Drain::Now));
+        ended || draining || self.pool.is_retired()
+    }
+
+    /// Tells those who wait for a server of the pool who has their place among the connections of the host.
+    fn introduce(&mut self, waited_for: Arc<Pool>) {
+        let line = &self.lines.client;
+        let holder = Holder {
+            client: self.seat.id(),
+            application_name: status::name(&line.application_name),
+            user: status::name(&line.user),
+            peer: line.peer,
+            state: line.doing,
+            since: line.since,
+        };
+        waited_for.note_holder(self.hub.worker, Some(holder));
+        if !self.introduced.iter().any(|pool| pool.id == waited_for.id) {
+            self.introduced.push(waited_for);
+        }
+    }
+
+    fn describe(&self, census: &Census) {
+        let id = self.seat.id();
+        let pools = self.limit.keeps_waiting(Instant::now());
+        let names: Vec<String> = pools.iter().map(|pool| pool.key.to_string()).collect();
+        census.add_client(ClientLine {
+            id,
+            unsent: self.to_client.unsent_len(),
+            held: (!names.is_empty()).then_some(self.lines.client.since),
+            keeps_waiting: names,
+            ..self.lines.client.clone()
+        });
+        census.add_server(ServerLine {
+            client: Some(id),
+            unsent: self.to_server.unsent_len(),
+            ..self.lines.server.clone()
+        });
+    }
 }
 
-/// What the console shows of a replication connection: nothing of it changes.
+/// What the console shows of a replication connection, as far as it does not change.
 struct Lines {
     client: ClientLine,
     server: ServerLine,
@@ -112,7 +203,7 @@ impl Lines {
             id: 0,
             user: startup.user().to_owned(),
             database: pool.key.database.clone(),
-            // It holds no server of any pool, and nobody waits for it.
+            // It holds no server of any pool.
             pool_name: String::new(),
             standing: Standing::Active,
             since: now,
@@ -132,6 +223,7 @@ impl Lines {
             pinned: None,
             held: None,
             doing: "active",
+            keeps_waiting: Vec::new(),
             listens: false,
             received: 0,
             unsent: 0,
@@ -142,20 +234,9 @@ impl Lines {
         };
         Self { client, server }
     }
-
-    fn describe(&self, id: u64, census: &Census) {
-        census.add_client(ClientLine {
-            id,
-            ..self.client.clone()
-        });
-        census.add_server(ServerLine {
-            client: Some(id),
-            ..self.server.clone()
-        });
-    }
 }
 
-type Opened = (Server, crate::pool::limit::Permit);
+type Opened = (Server, Permit);
 
 async fn open(
     hub: &Rc<Hub>,

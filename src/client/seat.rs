@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use super::standstill::Unquiet;
+use super::standstill::{Standstill, Unquiet};
 use crate::admin::Census;
 use crate::config::PoolSettings;
 use crate::error::{LoginError, Refusal};
 use crate::pool::Pool;
+use crate::pool::limit::Limit;
 use crate::relay::Meter;
 
 /// How long a cancelled query may take to end before its session is ended instead.
@@ -56,8 +57,8 @@ pub enum Order {
     Describe(Rc<Census>),
     /// Stand still, and drop this when nothing is unsent.
     StandStill(Rc<Unquiet>),
-    /// Say to those who wait in its pool who it is: nobody here has had a server for longer.
-    Introduce,
+    /// Say to those who wait in this pool who it is: nobody here has had a server for longer.
+    Introduce(Arc<Pool>),
 }
 
 /// What has changed about the hosts of a cluster.
@@ -141,6 +142,8 @@ pub struct Seat {
     /// The pool whose server the session has or waits for.
     pool: RefCell<Arc<Pool>>,
     settings: RefCell<Arc<PoolSettings>>,
+    /// Of a replication connection: what its server's connection counts for. It is of no pool.
+    outside: RefCell<Option<Arc<Limit>>>,
 }
 
 impl Seat {
@@ -189,6 +192,11 @@ impl Seat {
                 .min()
                 .unwrap_or(self.since.get()),
         )
+    }
+
+    /// It has a server that is of no pool, a connection within `limit`.
+    pub fn set_outside(&self, limit: &Arc<Limit>) {
+        *self.outside.borrow_mut() = Some(Arc::clone(limit));
     }
 
     /// The session's settings have changed.
@@ -253,26 +261,28 @@ impl Seat {
         }
     }
 
-    /// What is overdue at `now`.
-    fn overdue(&self, now: Instant) -> Option<Order> {
+    /// What is overdue at `now`; the time of a standstill does not count.
+    fn overdue(&self, now: Instant, still: &Standstill) -> Option<Order> {
         let settings = self.settings.borrow();
-        let since = self.since.get();
-        let passed = |since: Instant, limit: Option<Duration>| {
-            limit.filter(|l| now.saturating_duration_since(since) >= *l)
-        };
+        let worked = |since| still.worked(since, now);
+        let passed = |limit: Option<Duration>| limit.filter(|l| worked(self.since.get()) >= *l);
         match self.phase.get() {
-            Phase::Idle => passed(since, settings.client_idle_timeout)
+            Phase::Idle => passed(settings.client_idle_timeout)
                 .map(|limit| Order::End(Box::new(Refusal::idle_timeout(limit)))),
-            Phase::Waiting => self.overdue_waiting(&settings, now),
-            Phase::Active => self.overdue_active(&settings, now),
-            Phase::Closing => passed(since, Some(CLOSING_MAX)).map(|_| Order::Abort),
+            Phase::Waiting => self.overdue_waiting(&settings, now, worked(self.since.get())),
+            Phase::Active => self.overdue_active(&settings, worked),
+            Phase::Closing => passed(Some(CLOSING_MAX)).map(|_| Order::Abort),
         }
     }
 
-    fn overdue_waiting(&self, settings: &PoolSettings, now: Instant) -> Option<Order> {
+    fn overdue_waiting(
+        &self,
+        settings: &PoolSettings,
+        now: Instant,
+        waited: Duration,
+    ) -> Option<Order> {
         self.pool.borrow().note_waiter(now);
         let since = self.since.get();
-        let waited = now.saturating_duration_since(since);
         if let Some(limit) = settings.query_wait_timeout.filter(|l| waited >= *l) {
             return Some(Order::WaitTimeout(limit));
         }
@@ -281,15 +291,19 @@ impl Seat {
         }
         let notify = settings.query_wait_notify.is_some_and(|l| waited >= l);
         if notify && self.done.replace(Some(since)) != Some(since) {
-            return Some(Order::Notify(waited));
+            return Some(Order::Notify(now.saturating_duration_since(since)));
         }
         None
     }
 
-    fn overdue_active(&self, settings: &PoolSettings, now: Instant) -> Option<Order> {
+    fn overdue_active(
+        &self,
+        settings: &PoolSettings,
+        worked: impl Fn(Instant) -> Duration,
+    ) -> Option<Order> {
         let meter = self.meter.get();
         let passed = |since: Option<Instant>, limit: Option<Duration>| {
-            limit.filter(|l| since.is_some_and(|s| now.saturating_duration_since(s) >= *l))
+            limit.filter(|l| since.is_some_and(|s| worked(s) >= *l))
         };
         let end = |refusal| Some(Order::End(Box::new(refusal)));
         if let Some(limit) = passed(meter.transaction, settings.transaction_timeout) {
@@ -352,6 +366,7 @@ impl Seats {
             pinned: Cell::new(None),
             pool: RefCell::new(pool),
             settings: RefCell::new(settings),
+            outside: RefCell::default(),
         });
         let number = self.taken.borrow_mut().insert(Rc::clone(&seat));
         Seated {
@@ -382,13 +397,16 @@ impl Seats {
     }
 
     /// Acts upon what is overdue.
-    pub fn sweep(&self, now: Instant) {
+    pub fn sweep(&self, now: Instant, still: &Standstill) {
         let overdue: Vec<(Rc<Seat>, Order)> = self
             .taken
             .borrow()
             .iter()
             .filter(|(_, seat)| !seat.has_orders())
-            .filter_map(|(_, seat)| seat.overdue(now).map(|order| (Rc::clone(seat), order)))
+            .filter_map(|(_, seat)| {
+                seat.overdue(now, still)
+                    .map(|order| (Rc::clone(seat), order))
+            })
             .collect();
         for (seat, order) in overdue {
             seat.order(order);
@@ -396,19 +414,26 @@ impl Seats {
     }
 
     /// Calls `see` with each session that has a server: its pool, when its transaction began, if it is in one,
-    /// and since when it has the server.
+    /// and since when it has the server. With a replication connection, once for each pool that waits for its place.
     pub fn each_holder(
         &self,
+        now: Instant,
         mut see: impl FnMut(&Rc<Seat>, &Arc<Pool>, Option<Instant>, Instant),
     ) {
         for (_, seat) in &*self.taken.borrow() {
-            if let Some(since) = seat.held_since() {
-                see(
-                    seat,
-                    &seat.pool.borrow(),
-                    seat.meter.get().transaction,
-                    since,
-                );
+            let Some(since) = seat.held_since() else {
+                continue;
+            };
+            match &*seat.outside.borrow() {
+                None => {
+                    let transaction = seat.meter.get().transaction;
+                    see(seat, &seat.pool.borrow(), transaction, since);
+                }
+                Some(limit) => {
+                    for pool in limit.keeps_waiting(now) {
+                        see(seat, &pool, None, since);
+                    }
+                }
             }
         }
     }
@@ -500,6 +525,7 @@ impl std::ops::Deref for Seated {
 impl Drop for Seated {
     fn drop(&mut self) {
         self.seats.taken.borrow_mut().remove(self.number);
+        self.seat.pool.borrow().forget_holder(self.seat.id);
         let mut by_process = self.seats.by_process.borrow_mut();
         if let Some(process_id) = self.process_id
             && let Some(numbers) = by_process.get_mut(&process_id)

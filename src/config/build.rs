@@ -256,6 +256,7 @@ pub(crate) fn metrics(section: &Section) -> Metrics {
         listen: values.address("listen"),
         max_pools: values.limit("max_pools"),
         status_page: values.flag("status_page"),
+        hosts: values.names("hosts").to_owned(),
     }
 }
 

@@ -514,6 +514,11 @@ pub(crate) static KEYS: &[Key] = &[
              for whom by name, with users, applications, addresses and statements, these without their \
              literals. Turn it off where more people reach the address than may know these.",
     ),
+    key(METRICS, "hosts", Kind::Names, "[]").doc(
+        "Names by which / and /status.json may be asked for, without a port: [\"status.example\"]. Addresses, \
+             localhost and this machine's own name always do; any other gets 421, so that no site can have its \
+             visitors' browsers read them under a name of its own. /metrics and the probes go by any name.",
+    ),
     key(LOG, "format", Kind::Word(LogFormat::CHOICE), r#""text""#)
         .restart("log.format")
         .doc("Use json where a collector reads the log."),

@@ -351,6 +351,8 @@ pub struct Metrics {
     pub max_pools: Limit,
     /// Whether there is a status page.
     pub status_page: bool,
+    /// Names by which it is served, besides addresses and this machine's own.
+    pub hosts: Vec<String>,
 }
 
 /// `[log]`.

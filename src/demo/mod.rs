@@ -14,6 +14,7 @@ mod programs;
 mod replica;
 mod scratch;
 mod show;
+mod skip;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use leash::Leashed;
 pub use ports::free_port;
 pub use programs::{find_program, server_programs};
 pub use show::{Options, run};
+pub use skip::skipped;
 
 /// The user that servers run as when this process is root; `None` when it is not.
 ///

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName,
+    HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::render::Format;
-use super::{Site, page, status};
+use super::{Site, hosts, page, status};
 
 /// Connections at a time; more wait in the kernel.
 const CONNECTIONS_MAX: usize = 64;
@@ -59,6 +59,10 @@ const HTML: &str = "text/html; charset=utf-8";
 
 /// What stands in place of the status where it is not to be seen.
 const OFF: &str = "There is no status page: [metrics] status_page is false.";
+
+/// What whoever asked for the status by another name is told.
+const NOT_BY_THIS_NAME: &str = "The status is not served by this name. Ask by the address, or put the name into \
+     [metrics] hosts of the pooler's configuration: hosts = [\"status.example\"].";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -148,6 +152,9 @@ async fn reply<B>(
         response.headers_mut().insert(ALLOW, allowed);
         return response;
     }
+    if matches!(path, "/" | STATUS) && !is_asked_by_our_name(site, request) {
+        return plain(StatusCode::MISDIRECTED_REQUEST, NOT_BY_THIS_NAME);
+    }
     match path {
         METRICS => {
             let Some(permit) = permit else {
@@ -180,6 +187,16 @@ async fn reply<B>(
         _ if !site.has_page() => plain(StatusCode::OK, &front(site)),
         _ => status_page(),
     }
+}
+
+/// See [`hosts`]. Who says no name is no browser. Probes and scrapers go by whatever name they like: they are not asked.
+fn is_asked_by_our_name<B>(site: &Site, request: &Request<B>) -> bool {
+    let current = site.registry.current();
+    let more = &current.config.metrics.hosts;
+    let mut said = request.headers().get_all(HOST).iter();
+    let in_uri = request.uri().authority().map(|it| it.as_str());
+    said.all(|host| host.to_str().is_ok_and(|host| hosts::is_ours(host, more)))
+        && in_uri.is_none_or(|host| hosts::is_ours(host, more))
 }
 
 fn status_page() -> Response<Full<Bytes>> {

@@ -7,9 +7,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::http::HEAD_MAX;
 use super::start;
-use super::tests::{ask, body, connect, desk, pool, registry, served};
+use super::tests::{ask, ask_by, body, connect, desk, pool, registry, registry_with, served};
 use crate::cluster::PrimaryState;
 use crate::pool::Locate;
+use crate::registry::{Closed, Gates};
 
 #[tokio::test]
 async fn each_path_answers() {
@@ -50,6 +51,34 @@ async fn each_path_answers() {
     );
 }
 
+/// A name that somebody else has given our address gets nothing that says who is served; probes and scrapers go by any.
+#[tokio::test]
+async fn the_status_is_served_by_our_own_names_alone() {
+    let registry = registry_with("[metrics]\nhosts = [\"status.example\"]");
+    let endpoint = served(&registry).await;
+    for (host, status) in [
+        ("\r\nHost: 127.0.0.1:9930", "200 OK"),
+        ("\r\nHost: status.example", "200 OK"),
+        ("\r\nHost: evil.example:9930", "421 Misdirected Request"),
+        ("\r\nHost: localhost\r\nHost: evil.example", "421 "),
+    ] {
+        for path in ["/", "/status.json"] {
+            let answer = ask_by(&endpoint, &format!("GET {path} HTTP/1.1"), host).await;
+            assert_eq!(&answer[9..9 + status.len()], status, "{host}: {answer}");
+            assert_eq!(answer.contains("[metrics] hosts"), status != "200 OK");
+        }
+        for path in ["/metrics", "/healthz", "/readyz"] {
+            let answer = ask_by(&endpoint, &format!("GET {path} HTTP/1.1"), host).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{host}: {answer}");
+        }
+    }
+    let nameless = ask_by(&endpoint, "GET /status.json HTTP/1.0", "").await;
+    assert_eq!(&nameless[9..15], "200 OK");
+    let by_proxy = "GET http://evil.example/status.json HTTP/1.1";
+    let answer = ask(&endpoint, by_proxy).await;
+    assert_eq!(&answer[9..13], "421 ");
+}
+
 #[tokio::test]
 async fn metrics_come_in_the_format_that_was_asked_for() {
     let registry = registry();
@@ -79,6 +108,11 @@ async fn readiness_says_why_not() {
     // If nobody tries any more, nobody knows: a pooler that gets no clients must not stay unready.
     let later = Instant::now() + Duration::from_secs(31);
     assert_eq!(cluster.primary_state_at(later), PrimaryState::Unknown);
+    registry.change_gates(|gates| gates.close_everything(Closed::Suspended));
+    let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
+    let suspended = "the pooler is suspended and lets no new clients in\n";
+    assert_eq!(body(&answer), suspended);
+    registry.change_gates(Gates::resume_everything);
     endpoint.set_accepting(false);
     let answer = ask(&endpoint, "GET /readyz HTTP/1.1").await;
     assert_eq!(

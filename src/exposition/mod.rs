@@ -15,10 +15,11 @@ use tokio::task::AbortHandle;
 
 use crate::admin::Desk;
 use crate::cluster::PrimaryState;
-use crate::registry::Registry;
+use crate::registry::{Closed, Registry};
 
 mod clusters;
 mod history;
+mod hosts;
 mod http;
 #[cfg(test)]
 mod http_tests;
@@ -94,6 +95,9 @@ impl Site {
     fn unready(&self) -> Option<String> {
         if !self.accepting.load(Ordering::Relaxed) {
             return Some("the pooler is draining and accepts no new clients".to_owned());
+        }
+        if self.registry.gates_now().everything == Closed::Suspended {
+            return Some("the pooler is suspended and lets no new clients in".to_owned());
         }
         let current = self.registry.current();
         let clusters = current.clusters().values();

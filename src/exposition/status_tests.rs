@@ -41,6 +41,7 @@ fn client(id: u64, name: &str, ago: Duration) -> ClientLine {
         pins: Marks::NONE,
         pinned: None,
         held: Some(since),
+        keeps_waiting: Vec::new(),
         doing: "idle in transaction",
         received: 0,
         unsent: 0,

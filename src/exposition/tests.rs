@@ -406,8 +406,13 @@ pub(super) async fn connect(endpoint: &Exposition) -> TcpStream {
 
 /// What it answers to `request`, headers included.
 pub(super) async fn ask(endpoint: &Exposition, request: &str) -> String {
+    ask_by(endpoint, request, "\r\nHost: localhost").await
+}
+
+/// With this line for the name that is asked, or none.
+pub(super) async fn ask_by(endpoint: &Exposition, request: &str, host: &str) -> String {
     let mut stream = connect(endpoint).await;
-    let request = format!("{request}\r\nHost: pooler\r\n\r\n");
+    let request = format!("{request}{host}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);

@@ -27,8 +27,11 @@ use super::otlp::{Answer, Link, Target};
 use super::spans::{Clock, Record, number_pair, text_pair};
 use crate::config::Tracing;
 
-/// Transactions that may wait: of the largest that is 32 MB, of usual ones 2 MB.
+/// Transactions that may wait. Usual ones take 1 or 2 MB together.
 const RECORDS_MAX: usize = 2048;
+
+/// Bytes of transactions that may wait. The largest take some 30 kB each: their texts, and the names of their statements' callers.
+const RECORDS_SIZE_MAX: usize = 16 * 1024 * 1024;
 
 /// Spans that one request carries at most, but for those of its last transaction.
 const BATCH_SPANS_MAX: usize = 512;
@@ -68,13 +71,42 @@ pub struct SpanCounts {
 pub struct Spans {
     /// What became of them.
     pub counts: SpanCounts,
-    queue: Mutex<VecDeque<Record>>,
+    queue: Mutex<Queue>,
     target: Mutex<Option<Arc<Target>>>,
     /// The queue is half full, the target has changed, or it is time to stop.
     wake: Notify,
     stopping: AtomicBool,
     /// Told when the thread has ended, if there is one.
     ended: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+/// What waits, within [`RECORDS_MAX`] and [`RECORDS_SIZE_MAX`].
+#[derive(Debug, Default)]
+struct Queue {
+    records: VecDeque<Record>,
+    /// Of all of them, in bytes.
+    size: usize,
+}
+
+impl Queue {
+    /// Whether the queue has just become half full. If there is no room: how many spans are lost.
+    fn push(&mut self, record: Record) -> Result<bool, u64> {
+        let size = self.size + record.size();
+        if self.records.len() >= RECORDS_MAX || size > RECORDS_SIZE_MAX {
+            return Err(record.transaction.spans());
+        }
+        let before = std::mem::replace(&mut self.size, size);
+        self.records.push_back(record);
+        let is_half = |len, size| len >= RECORDS_MAX / 2 || size >= RECORDS_SIZE_MAX / 2;
+        let len = self.records.len();
+        Ok(is_half(len, size) && !is_half(len - 1, before))
+    }
+
+    fn pop(&mut self) -> Option<Record> {
+        let record = self.records.pop_front()?;
+        self.size -= record.size();
+        Some(record)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -117,16 +149,11 @@ impl Spans {
 
     /// Queues a transaction, or drops it; never waits for the collector.
     pub fn put(&self, record: Record) {
-        let mut queue = lock(&self.queue);
-        if queue.len() >= RECORDS_MAX {
-            drop(queue);
-            return self.lose(record.transaction.spans());
-        }
-        queue.push_back(record);
-        let len = queue.len();
-        drop(queue);
-        if len == RECORDS_MAX / 2 {
-            self.wake.notify_one();
+        let pushed = lock(&self.queue).push(record);
+        match pushed {
+            Ok(true) => self.wake.notify_one(),
+            Ok(false) => {}
+            Err(spans) => self.lose(spans),
         }
     }
 
@@ -143,11 +170,9 @@ impl Spans {
         self.stopping.store(true, Ordering::Release);
         self.wake.notify_one();
         if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-            let left: u64 = lock(&self.queue)
-                .drain(..)
-                .map(|r| r.transaction.spans())
-                .sum();
-            add(&self.counts.stopped, left);
+            let left = std::mem::take(&mut *lock(&self.queue)).records;
+            let left = left.iter().map(|record| record.transaction.spans());
+            add(&self.counts.stopped, left.sum());
         }
         let counts = &self.counts;
         let full = counts.full.load(Ordering::Relaxed);
@@ -199,7 +224,7 @@ impl Spans {
         let mut queue = lock(&self.queue);
         let mut len = 0;
         while len < BATCH_SPANS_MAX {
-            let Some(record) = queue.pop_front() else {
+            let Some(record) = queue.pop() else {
                 break;
             };
             len += usize::try_from(record.transaction.spans()).unwrap_or(BATCH_SPANS_MAX);
@@ -298,5 +323,57 @@ fn resource() -> Resource {
     Resource {
         attributes,
         ..Resource::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Peer;
+    use crate::observe::{Caller, Transaction};
+    use pooler_protocol::route::TraceParent;
+
+    fn record(waiting: usize) -> Record {
+        let parent = TraceParent {
+            trace_id: [1; 16],
+            span_id: [2; 8],
+            sampled: true,
+        };
+        let state = None;
+        let now = Instant::now();
+        Record {
+            transaction: Transaction::new(Caller { parent, state }, now, Duration::ZERO),
+            database: "app".to_owned(),
+            user: "ada".to_owned(),
+            peer: Peer::Unix,
+            application_name: String::new(),
+            pool: "app/ada".to_owned(),
+            on_replica: false,
+            is_pinned: false,
+            server: None,
+            waiting: vec![b'x'; waiting],
+        }
+    }
+
+    /// What waits is bounded in number and in bytes; what does not fit is counted, and what leaves makes room.
+    #[test]
+    fn the_queue_is_bounded_in_number_and_in_bytes() {
+        for (waiting, fit) in [(0, RECORDS_MAX), (64 * 1024, 200)] {
+            let spans = Spans::default();
+            for _ in 0..RECORDS_MAX + 10 {
+                spans.put(record(waiting));
+            }
+            let size = lock(&spans.queue).size;
+            assert!(size <= RECORDS_SIZE_MAX, "{size}");
+            let waits = lock(&spans.queue).records.len();
+            assert!(waits >= fit && waits <= RECORDS_MAX, "{waits}");
+            let lost = spans.counts.full.load(Ordering::Relaxed);
+            assert_eq!(lost, (RECORDS_MAX + 10 - waits) as u64);
+            assert!(spans.next_batch().is_some());
+            spans.put(record(waiting));
+            assert_eq!(spans.counts.full.load(Ordering::Relaxed), lost);
+            while spans.next_batch().is_some() {}
+            assert_eq!(lock(&spans.queue).size, 0);
+        }
     }
 }

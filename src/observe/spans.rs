@@ -55,8 +55,22 @@ pub struct Record {
     pub is_pinned: bool,
     /// Where it ran, if anywhere.
     pub server: Option<Address>,
-    /// The text that waited, if it never ran.
+    /// The text that waited, or the front of it, if it never ran.
     pub waiting: Vec<u8>,
+}
+
+impl Record {
+    /// How many bytes it takes in memory.
+    pub(super) fn size(&self) -> usize {
+        let names = [
+            &self.database,
+            &self.user,
+            &self.application_name,
+            &self.pool,
+        ];
+        let names: usize = names.iter().map(|name| name.len()).sum();
+        size_of::<Self>() + self.transaction.size() + names + self.waiting.len()
+    }
 }
 
 /// What makes wall-clock time of an instant: one for all spans of a record, so that they fit.
@@ -137,8 +151,7 @@ impl Record {
         if let Some(sqlstate) = &step.sqlstate {
             fail(&mut span, Some(sqlstate), "");
         }
-        let first = &self.transaction.caller;
-        if let Some(caller) = step.caller.as_ref().filter(|caller| *caller != first) {
+        if let Some(caller) = &step.caller {
             span.links.push(link_to(caller));
         }
         span

@@ -1,6 +1,7 @@
 //! A transaction whose caller records a trace: what is noted of it while it runs, to make spans of it later.
 //!
-//! Everything is bounded: [`STEPS_MAX`] statements, and [`TEXTS_LEN_MAX`] bytes of their texts.
+//! Everything is bounded: [`STEPS_MAX`] statements, and [`TEXTS_LEN_MAX`] bytes of their texts and of what their callers'
+//! traces carry along.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,12 @@ pub struct Caller {
     pub state: Option<String>,
 }
 
+impl Caller {
+    fn state_len(&self) -> usize {
+        self.state.as_ref().map_or(0, String::len)
+    }
+}
+
 /// A statement of such a transaction, or another request.
 #[derive(Debug)]
 pub struct Step {
@@ -34,7 +41,7 @@ pub struct Step {
     pub rows: u64,
     /// Its error.
     pub sqlstate: Option<SqlState>,
-    /// Who asked for it, if it says so itself.
+    /// Who asked for it, if it says so itself and is not the transaction's first caller.
     pub caller: Option<Caller>,
 }
 
@@ -100,7 +107,23 @@ impl Transaction {
         step.text.truncate(TEXTS_LEN_MAX - self.texts_len);
         step.text.shrink_to_fit();
         self.texts_len += step.text.len();
+        step.caller = step.caller.filter(|caller| *caller != self.caller);
+        if let Some(caller) = &mut step.caller {
+            if self.texts_len + caller.state_len() > TEXTS_LEN_MAX {
+                // A link is one without it.
+                caller.state = None;
+            }
+            self.texts_len += caller.state_len();
+        }
         self.steps.push(step);
+    }
+
+    /// How many bytes it takes in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let why = self.broken.as_ref().map_or(0, |broken| broken.why.len());
+        let steps = self.steps.capacity() * size_of::<Step>();
+        size_of::<Self>() + self.caller.state_len() + steps + self.texts_len + why
     }
 
     /// How many spans it becomes: its own, those of waiting and connecting, one a statement.
@@ -135,11 +158,17 @@ mod tests {
                 ended: now,
                 rows: 0,
                 sqlstate: (n == 3).then_some(*b"22012"),
-                caller: None,
+                caller: Some(Caller {
+                    parent,
+                    state: Some("s".repeat(512)),
+                }),
             });
         }
-        let texts = transaction.steps.iter().map(|step| step.text.len());
+        let state_of = |step: &Step| step.caller.as_ref().map_or(0, Caller::state_len);
+        let texts = transaction.steps.iter();
+        let texts = texts.map(|step| step.text.len() + state_of(step));
         assert_eq!(texts.sum::<usize>(), TEXTS_LEN_MAX);
+        assert!(transaction.size() < 2 * TEXTS_LEN_MAX + STEPS_MAX * 2 * size_of::<Step>());
         assert_eq!(transaction.left_out, 7);
         assert_eq!(transaction.spans(), 1 + STEPS_MAX as u64);
         assert_eq!(transaction.sqlstate, Some(*b"22012"));

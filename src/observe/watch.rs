@@ -3,8 +3,7 @@
 //!
 //! ```text
 //!   a transaction:  nobody's --a text that is sent names such a caller--> expected
-//!                   expected --its batch is answered--> followed
-//!                   expected --all is answered, and that was not it after all--> nobody's
+//!                   expected --its batch is answered--> followed; nobody is expected, unless it was not the last
 //!                   followed --it ends, or breaks--> nobody's, and news for the session
 //! ```
 //! Who the caller of a batch is, is decided when it is answered, because in a pipeline the batches of several
@@ -65,8 +64,8 @@ pub struct Watch {
     waited: Duration,
     /// How long it took to open this server.
     opening: Duration,
-    /// Somebody who records a trace has asked for something that is not answered: the first.
-    expected: Option<Box<Caller>>,
+    /// Somebody who records a trace has asked for something that is not answered.
+    expected: Option<Box<Expected>>,
     /// While somebody is expected or followed: when each command of the batch was done, and its rows.
     commands: Vec<(Instant, u64)>,
     followed: Option<Box<Transaction>>,
@@ -74,6 +73,17 @@ pub struct Watch {
     traced: Vec<Transaction>,
     /// Spans of transactions for which there was no room among those.
     lost: u64,
+}
+
+/// Who is expected. Requests are known by the numbers that the ledger gives them.
+#[derive(Debug, Default)]
+struct Expected {
+    /// The first whom a text names that is not answered, and the request with that text.
+    said: Option<(u64, Caller)>,
+    /// Whom the session named first.
+    set: Option<TraceParent>,
+    /// The last request of any of them.
+    last: u64,
 }
 
 impl Watch {
@@ -125,10 +135,33 @@ impl Watch {
         self.opening = took;
     }
 
-    /// A caller who records its trace has asked for something.
+    /// The text of request number `at` names a caller who records its trace.
     #[cold]
-    pub fn expect(&mut self, caller: Caller) {
-        self.expected.get_or_insert_with(|| Box::new(caller));
+    pub fn expect(&mut self, caller: Caller, at: u64) {
+        let expected = self.expected.get_or_insert_default();
+        expected.said.get_or_insert((at, caller));
+        expected.last = at;
+    }
+
+    /// The session, whose requests up to number `last` were sent, names a caller who records its trace.
+    #[cold]
+    pub fn expect_all(&mut self, caller: TraceParent, last: u64) {
+        let expected = self.expected.get_or_insert_default();
+        expected.set.get_or_insert(caller);
+        expected.last = last;
+    }
+
+    /// All requests below number `end` are answered: their callers are expected no more.
+    #[inline]
+    pub fn note_answered(&mut self, end: u64) {
+        if let Some(expected) = &mut self.expected {
+            if expected.last < end {
+                self.expected = None;
+            } else if expected.said.as_ref().is_some_and(|(at, _)| *at < end) {
+                // What is known of those behind it is in what was kept of their batches.
+                expected.said = None;
+            }
+        }
     }
 
     /// Whether what is answered is to be looked at for the sake of a trace.
@@ -138,10 +171,17 @@ impl Watch {
         self.expected.is_some() || self.followed.is_some()
     }
 
-    /// Who was expected first.
+    /// Whom a text of a request below number `end` names, the first that is not answered.
     #[must_use]
-    pub fn expected(&self) -> Option<&Caller> {
-        self.expected.as_deref()
+    pub fn said_below(&self, end: u64) -> Option<&Caller> {
+        let (at, caller) = self.expected.as_ref()?.said.as_ref()?;
+        (*at < end).then_some(caller)
+    }
+
+    /// Whom the session named when the first of the requests was sent that are not answered.
+    #[must_use]
+    pub fn set(&self) -> Option<TraceParent> {
+        self.expected.as_ref()?.set
     }
 
     /// The first request of a transaction had waited so long for this server.
@@ -327,11 +367,40 @@ mod tests {
         };
         let state = None;
         let mut watch = Watch::default();
-        watch.expect(Caller { parent, state });
+        watch.expect(Caller { parent, state }, 0);
         watch.note_command(b"SELECT 12\0");
         watch.note_error("25006");
         watch.abandon();
         assert!(watch.take_commands().is_empty());
+    }
+
+    #[test]
+    fn a_caller_is_expected_until_its_request_is_answered() {
+        let caller = |n: u8| Caller {
+            parent: TraceParent {
+                trace_id: [n; 16],
+                span_id: [n; 8],
+                sampled: true,
+            },
+            state: None,
+        };
+        let mut watch = Watch::default();
+        watch.expect(caller(1), 3);
+        watch.expect(caller(2), 7);
+        assert_eq!(watch.said_below(3), None);
+        watch.note_answered(3);
+        assert_eq!(watch.said_below(5), Some(&caller(1)));
+        watch.note_answered(5);
+        // The second is not the first's, and its batch is looked at.
+        assert_eq!(watch.said_below(8), None);
+        assert!(watch.is_close());
+        watch.note_answered(8);
+        assert!(!watch.is_close());
+        watch.expect_all(caller(3).parent, 9);
+        watch.note_answered(9);
+        assert_eq!(watch.set(), Some(caller(3).parent));
+        watch.note_answered(10);
+        assert_eq!(watch.set(), None);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //!
 //! A pool and its branches share a size, so they share this, too: it is kept by the trunk.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,23 +30,25 @@ pub struct Holder {
     pub since: Instant,
 }
 
-/// What it runs is not said: one client may not see another's statements.
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Holder {
+    /// In the words for a client that waits, who is `user`. What it runs is not said: one client may not see another's
+    /// statements. Nor does another user's client hear who it is and where: the number tells it to an operator.
+    #[must_use]
+    pub fn told_to(&self, user: &str) -> String {
         let Self {
             client,
             application_name,
-            user,
+            user: own,
             peer,
             state,
             since,
         } = self;
-        write!(
-            f,
-            "client {client} (application {application_name:?}, user {user:?}, {peer}) has had one for \
-             {:.1?} and is {state}",
-            since.elapsed()
-        )
+        let who = match own == user {
+            true => format!("application {application_name:?}, user {own:?}, {peer}"),
+            false => "of another user".to_owned(),
+        };
+        let held = since.elapsed();
+        format!("client {client} ({who}) has had one for {held:.1?} and is {state}")
     }
 }
 
@@ -103,6 +104,23 @@ impl Pool {
         *lock(&self.family().holders.by_worker[worker]) = holder;
     }
 
+    /// This client has left: it holds nothing any more.
+    pub fn forget_holder(&self, client: u64) {
+        let holders = &self.family().holders;
+        if holders.waited_us.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for holder in &holders.by_worker {
+            let mut holder = lock(holder);
+            if holder
+                .as_ref()
+                .is_some_and(|holder| holder.client == client)
+            {
+                *holder = None;
+            }
+        }
+    }
+
     /// Who has had a server for longest, as of the last sweep; nothing, if nobody was asked.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
@@ -126,9 +144,14 @@ mod tests {
             state: "idle in transaction",
             since: Instant::now(),
         };
-        let text = holder.to_string();
-        let begins = "client 7 (application \"re\\\"port\", user \"ada\", unix) has had one for ";
-        assert!(text.starts_with(begins), "{text}");
-        assert!(text.ends_with("s and is idle in transaction"), "{text}");
+        for (asker, who) in [
+            ("ada", "application \"re\\\"port\", user \"ada\", unix"),
+            ("bob", "of another user"),
+        ] {
+            let text = holder.told_to(asker);
+            let begins = format!("client 7 ({who}) has had one for ");
+            assert!(text.starts_with(&begins), "{text}");
+            assert!(text.ends_with("s and is idle in transaction"), "{text}");
+        }
     }
 }

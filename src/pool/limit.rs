@@ -119,6 +119,19 @@ impl Limit {
         })
     }
 
+    /// The pools whose clients wait for one of these, because all are taken.
+    #[must_use]
+    pub fn keeps_waiting(&self, now: Instant) -> Vec<Arc<Pool>> {
+        if self.used() < self.max() {
+            return Vec::new();
+        }
+        let pools = self.by_patience().into_iter();
+        let waits = |(since, pool): &(Option<Instant>, Arc<Pool>)| {
+            since.is_some() && pool.is_waited_for(now)
+        };
+        pools.filter(waits).map(|(_, pool)| pool).collect()
+    }
+
     fn blocked(&self) -> MutexGuard<'_, Vec<Weak<Pool>>> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }

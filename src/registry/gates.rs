@@ -24,6 +24,8 @@ pub struct Gates {
     last: Closing,
     /// Nobody new gets in.
     pub disabled: BTreeSet<String>,
+    /// The pooler ends: nothing is suspended any more.
+    draining: bool,
 }
 
 /// Whether all databases are closed at once.
@@ -49,6 +51,20 @@ impl Gates {
     #[must_use]
     pub fn is_any_closed(&self) -> bool {
         self.everything != Closed::No || !self.paused.is_empty()
+    }
+
+    /// The pooler ends, and needs everything to go on for that.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        if self.everything == Closed::Suspended {
+            self.everything = Closed::No;
+        }
+    }
+
+    /// Whether the pooler ends.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// Closes everything.

@@ -363,7 +363,9 @@ impl Relay<'_> {
         }
         let sqlstate = error.sqlstate().unwrap_or("XX000");
         self.counters.errors.note(sqlstate);
-        self.server.watch.note_error(sqlstate);
+        if self.rules.attention.is_on {
+            self.server.watch.note_error(sqlstate);
+        }
         if let Some((pooler_name, client_name)) = self.renamed(&error, refused) {
             splice.put(|out| write_error_renamed(out, body, &pooler_name, &client_name));
         } else {

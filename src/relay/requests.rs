@@ -55,6 +55,8 @@ pub(super) struct BatchShape {
     pub(super) at_rest: bool,
     /// What was read is not used up, for want of room.
     is_cut_short: bool,
+    /// The client leaves: so many bytes are in front of its Terminate, of which the server hears nothing.
+    leaves_at: Option<usize>,
 }
 
 impl Relay<'_> {
@@ -235,7 +237,7 @@ impl Relay<'_> {
         }
         self.note_replay(repeatable, &input[..used], &shape);
         if self.rules.attention.is_on {
-            self.watch_sent(&input[..used]);
+            self.watch_sent(&input[..shape.leaves_at.unwrap_or(used)]);
         }
         if was_idle && self.server.ledger.outstanding() > 0 {
             self.server.running.note(input);
@@ -309,6 +311,7 @@ impl Relay<'_> {
                 }
                 Step::Leave => {
                     self.client.ended = Ended::Terminate;
+                    shape.leaves_at = Some(at);
                     return Ok(input.len());
                 }
             }

@@ -41,22 +41,23 @@ impl Relay<'_> {
             && !self.server.replay.running
         {
             let state = trace_state(text);
-            self.server.watch.expect(Caller { parent, state });
+            let at = self.server.ledger.next_number();
+            self.server.watch.expect(Caller { parent, state }, at);
         }
     }
 
     /// What was sent is kept until it is answered.
     #[inline]
     pub(super) fn watch_sent(&mut self, sent: &[u8]) {
-        if self.server.replay.running {
+        if self.server.replay.running || self.server.ledger.outstanding() == 0 {
             return;
         }
         self.server.watch.keep(sent);
         if let Some(parent) = self.client.settings.caller()
             && self.rules.attention.records(parent)
         {
-            let (parent, state) = (*parent, None);
-            self.server.watch.expect(Caller { parent, state });
+            let last = self.server.ledger.next_number().saturating_sub(1);
+            self.server.watch.expect_all(*parent, last);
         }
     }
 
@@ -83,6 +84,8 @@ impl Relay<'_> {
         if self.server.ledger.outstanding() == 0 {
             self.server.watch.forget_all();
         } else {
+            let end = self.server.ledger.answered();
+            self.server.watch.note_answered(end);
             let kept = self.server.watch.kept();
             let len = first_batch_len(kept).unwrap_or(kept.len());
             self.server.watch.forget(len);
@@ -108,7 +111,8 @@ impl Relay<'_> {
                 caller: caller.or_else(|| self.client.settings.caller().copied()),
             }
         });
-        let traced = Traced::of(self.server, &batch, &self.rules.attention);
+        let end = self.server.ledger.answered();
+        let traced = Traced::of(self.server, &batch, &self.rules.attention, end);
         if let Some(slow) = slow {
             self.server.watch.note_slow(slow);
         }
@@ -140,7 +144,8 @@ pub fn break_transaction(
     }
     if !server.watch.kept().is_empty() {
         let batch = Batch::first_kept(server, client);
-        if let Some(traced) = Traced::of(server, &batch, attention) {
+        let end = server.ledger.answered_next();
+        if let Some(traced) = Traced::of(server, &batch, attention, end) {
             follow(server, traced.caller, meter.transaction.unwrap_or(began));
             if !traced.works.is_empty() {
                 let (rows, _, sqlstate) = server.watch.take_numbers(0);
@@ -168,15 +173,23 @@ struct Traced {
 }
 
 impl Traced {
-    /// Nothing, if neither the batch nor the session says that there is such a caller, and none is followed.
-    fn of(server: &Server, batch: &Batch<'_>, attention: &Attention) -> Option<Self> {
+    /// Nothing, if neither the batch nor the session says that there is such a caller, and none is followed. `end` is
+    /// the number of the first request behind the batch.
+    fn of(server: &Server, batch: &Batch<'_>, attention: &Attention, end: u64) -> Option<Self> {
         let said = batch.said.as_ref();
+        let named = said.is_some();
         let said = said.filter(|caller| attention.records(&caller.parent));
-        // A batch that was not kept to its end may have said it there; what a session is set to is not in its text.
-        let expected = server.watch.expected();
-        let expected = expected.filter(|_| batch.said.is_none());
-        let expected = expected.filter(|caller| batch.is_cut || batch.set == Some(caller.parent));
-        let caller = said.or(expected).cloned();
+        // A batch that was not kept to its end may have said it there.
+        let unkept = server.watch.said_below(end).filter(|_| batch.is_cut);
+        // What a session is set to is not in its text.
+        let set = server.watch.set();
+        let set = set.filter(|parent| batch.set == Some(*parent));
+        let set = set.map(|parent| Caller {
+            parent,
+            state: None,
+        });
+        let unsaid = unkept.cloned().or(set).filter(|_| !named);
+        let caller = said.cloned().or(unsaid);
         if caller.is_none() && server.watch.followed().is_none() {
             return None;
         }

@@ -122,15 +122,31 @@ impl Target {
         }
     }
 
+    /// By the name that was given, which a proxy may need; then by the address, which the pooler takes from everybody.
     async fn ask(&self) -> Result<Status, FetchError> {
+        let stream = self.connect().await?;
+        let address = stream.peer_addr().map_err(|e| self.silent(e))?;
+        match self.ask_as(stream, &self.authority).await {
+            Err(FetchError::Refused { status, .. }) if status.starts_with("421") => {
+                let again = self.connect().await?;
+                self.ask_as(again, &address.to_string()).await
+            }
+            asked => asked,
+        }
+    }
+
+    async fn connect(&self) -> Result<TcpStream, FetchError> {
         let stream = TcpStream::connect((&*self.host, self.port)).await;
-        let stream = stream.map_err(|e| self.silent(e))?;
+        stream.map_err(|e| self.silent(e))
+    }
+
+    async fn ask_as(&self, stream: TcpStream, host: &str) -> Result<Status, FetchError> {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| self.silent(e))?;
         // It ends with the sender; what goes wrong there is said by the request.
         let driving = tokio::spawn(async { drop(connection.await) });
         let request = Request::get(&self.path)
-            .header(HOST, &self.authority)
+            .header(HOST, host)
             .header(
                 USER_AGENT,
                 concat!("pooler-top/", env!("CARGO_PKG_VERSION")),
@@ -166,6 +182,42 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A name that the pooler does not know as its own gets there all the same: we are no browser.
+    #[tokio::test]
+    async fn a_pooler_that_wants_another_name_is_asked_by_its_address() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let served = tokio::spawn(async move {
+            let body = serde_json::to_string(&Status::default()).expect("JSON");
+            let mut heads = Vec::new();
+            for answer in [
+                "421 x\r\n\r\nby another name".to_owned(),
+                format!("200 x\r\n\r\n{body}"),
+            ] {
+                let (mut stream, _) = listener.accept().await.expect("a client");
+                let mut head = vec![0; 4096];
+                let n = stream.read(&mut head).await.expect("a request");
+                heads.push(String::from_utf8_lossy(&head[..n]).to_lowercase());
+                let answer = format!("HTTP/1.0 {answer}");
+                stream.write_all(answer.as_bytes()).await.expect("sent");
+            }
+            heads
+        });
+        let target = Target::parse(&format!("localhost:{port}")).expect("good");
+        target.fetch().await.expect("a status");
+        let heads = served.await.expect("no panic");
+        assert!(
+            heads[0].contains(&format!("host: localhost:{port}\r\n")),
+            "{heads:?}"
+        );
+        assert!(
+            heads[1].contains(&format!("host: 127.0.0.1:{port}\r\n")),
+            "{heads:?}"
+        );
+    }
 
     #[test]
     fn urls_of_a_pooler() {

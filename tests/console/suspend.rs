@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Rig, Wire, query, startup, wait_until};
+use crate::support::{Builder, Received, Rig, Wire, query, startup, wait_until};
 use crate::{console, error, rig, rig_with, table};
 
 fn is_suspended(console: &mut Wire) -> bool {
@@ -11,7 +11,12 @@ fn is_suspended(console: &mut Wire) -> bool {
 
 /// A client that takes in nothing of a long answer, until there is something that cannot be sent.
 fn deaf(rig: &Rig, watch: &mut Wire) -> Wire {
-    let mut deaf = rig.login_with(&[("application_name", "deaf")]);
+    deaf_with(rig, watch, ("client_encoding", "UTF8"))
+}
+
+/// One that logs in with this parameter, too.
+fn deaf_with(rig: &Rig, watch: &mut Wire, more: (&str, &str)) -> Wire {
+    let mut deaf = rig.login_with(&[("application_name", "deaf"), more]);
     deaf.shrink_receive_buffer();
     deaf.send(&[query(
         "SELECT repeat('x', 1000) FROM generate_series(1, 100000)",
@@ -140,21 +145,152 @@ fn t76_what_is_given_up_does_not_undo_what_others_have_asked_for_since() {
     rig.assert_sound();
 }
 
-/// Deadlines do not pass while nobody could meet them, and a database that is paused is not suspended as well.
+/// It lasts longer than every timeout here. Each of these clients would be ended by another of them if that time counted,
+/// meanwhile or as soon as everything goes on.
 #[test]
 fn a_suspend_costs_nobody_a_session() {
     let rig = rig_with(|b| {
-        b.set("idle_transaction_timeout = \"700ms\"")
-            .set("query_wait_timeout = \"700ms\"")
+        let timeouts = [
+            "client_idle",
+            "idle_transaction",
+            "transaction",
+            "query",
+            "query_wait",
+        ];
+        let set = |b: Builder, name| b.set(&format!("{name}_timeout = \"3s\""));
+        timeouts.into_iter().fold(b.set("pool_size = 2"), set)
     });
     let mut console = console(&rig);
-    let mut idle = rig.login();
+    let (mut idle, mut block, mut busy) = (rig.login(), rig.login(), rig.login());
+    let mut waiter = rig.login_with(&[("application_name", "waiter")]);
     idle.one("SELECT 1");
+    block.rows("BEGIN");
+    // It ends while nobody reads the answer.
+    busy.send(&[query("SELECT pg_sleep(1), 'late'")]);
+    wait_until("both servers are taken", || {
+        table(&mut console, "SHOW POOLS")
+            .iter()
+            .any(|pool| pool["sv_active"] == "2")
+    });
+    waiter.send(&[query("SELECT 'at last'")]);
+    wait_until("it waits", || !table(&mut console, "SHOW QUEUE").is_empty());
     console.rows("SUSPEND 5s");
-    idle.send(&[query("SELECT 3")]);
-    idle.expect_silence(Duration::from_millis(1500));
+    block.expect_silence(Duration::from_millis(4000));
     console.rows("RESUME");
-    idle.expect("T D(3) C(SELECT 1) Z(I)");
+    busy.expect("T D(|late) C(SELECT 1) Z(I)");
+    waiter.expect("T D(at last) C(SELECT 1) Z(I)");
+    assert_eq!(block.one("SELECT 'still there'"), "still there");
+    block.rows("COMMIT");
+    assert_eq!(idle.one("SELECT 2"), "2");
+    rig.assert_sound();
+}
+
+/// And what is left of a timeout is left afterwards.
+#[test]
+fn timeouts_go_on_after_a_suspend() {
+    let rig = rig_with(|b| b.set("idle_transaction_timeout = \"1s\""));
+    let mut console = console(&rig);
+    let mut block = rig.login();
+    block.rows("BEGIN");
+    console.rows("SUSPEND 5s");
+    block.expect_silence(Duration::from_millis(1500));
+    console.rows("RESUME");
+    block.expect("E(25P03) .");
+}
+
+fn begin_login(rig: &Rig) -> Wire {
+    let mut new = rig.connect();
+    new.send(&[startup(&[
+        ("user", "postgres"),
+        ("database", &rig.database),
+    ])]);
+    new
+}
+
+/// Who logs in meanwhile waits no longer than a login may take.
+#[test]
+fn a_login_does_not_wait_for_ever() {
+    let rig = rig_with(|b| b.set("client_login_timeout = \"1s\""));
+    let mut console = console(&rig);
+    console.rows("SUSPEND 5s");
+    let got = begin_login(&rig).recv_to_end();
+    assert_eq!(got.last().unwrap().sqlstate(), "57P03", "{got:?}");
+    console.rows("RESUME");
+    assert_eq!(rig.login().one("SELECT 1"), "1");
+}
+
+/// Who waits to be let in has a place, and gives it back by leaving.
+#[test]
+fn a_login_that_is_given_up_takes_no_place() {
+    let rig = rig_with(|b| b.set("max_client_conn = 1"));
+    let mut console = console(&rig);
+    console.rows("SUSPEND 5s");
+    // It waits, or there is no place for it.
+    let begin = || {
+        let mut new = begin_login(&rig);
+        new.set_patience(Duration::from_millis(300));
+        matches!(new.poll(), Received::Silence).then_some(new)
+    };
+    let first = begin().expect("the only place");
+    assert!(begin().is_none());
+    first.reset();
+    let mut second = None;
+    wait_until("it has given its place back", || {
+        second = begin();
+        second.is_some()
+    });
+    console.rows("RESUME");
+    let mut second = second.unwrap();
+    second.set_patience(Duration::from_secs(20));
+    second.finish_login("postgres", "").unwrap();
+    assert_eq!(second.one("SELECT 1"), "1");
+}
+
+/// What a replication connection has not passed on is unsent, too, and none of it is lost.
+#[test]
+fn a_suspend_waits_for_replication_connections() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let mut deaf = deaf_with(&rig, &mut console, ("replication", "database"));
+    let failed = console.try_rows("SUSPEND 1s").expect_err("a deaf client");
+    let detail = failed.field(b'D');
+    assert!(
+        detail.contains("\"deaf\"") && detail.contains("has not taken"),
+        "{detail}"
+    );
+    let got = deaf.recv_to_ready();
+    assert_eq!(got.iter().filter(|m| m.tag == b'D').count(), 100_000);
+    // It stands still, and goes on.
+    console.rows("SUSPEND 5s");
+    deaf.send(&[query("SELECT 'late'")]);
+    deaf.expect_silence(Duration::from_millis(300));
+    console.rows("RESUME");
+    deaf.expect("T D(late) C(SELECT 1) Z(I)");
+    deaf.leave();
+    rig.assert_sound();
+}
+
+/// Transactions have to end before the pooler can: there is no standing still any more.
+#[test]
+fn t75_nothing_is_suspended_while_the_pooler_drains() {
+    let rig = rig();
+    let mut console = console(&rig);
+    let mut busy = rig.login();
+    busy.rows("BEGIN");
+    rig.pooler.signal("TERM");
+    wait_until("it drains", || {
+        rig.pooler.log().contains("received a signal")
+    });
+    assert_eq!(error(&mut console, "SUSPEND 5s"), "55000");
+    assert_eq!(busy.one("SELECT 1"), "1");
+    busy.rows("COMMIT");
+    assert_eq!(rig.pooler.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_database_that_is_paused_is_not_suspended_as_well() {
+    let rig = rig();
+    let mut console = console(&rig);
     console.rows(&format!("PAUSE {}", rig.database));
     assert_eq!(error(&mut console, "SUSPEND"), "55000");
     console.rows("RESUME");

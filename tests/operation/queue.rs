@@ -84,6 +84,99 @@ fn query_wait_timeout_says_how_the_queue_is_and_the_session_goes_on() {
     rig.assert_sound();
 }
 
+/// What a client is told who waits in vain.
+fn told(waiter: &mut Wire) -> String {
+    waiter.send(&[query("SELECT 1")]);
+    waiter.expect("E(53400) Z(I)")[0].field(b'D').to_owned()
+}
+
+/// A replication connection, however old, has a server of its own, and no pool waits for that. The holder that is named is
+/// one that holds.
+#[test]
+fn a_replication_connection_is_not_who_holds_a_pools_server() {
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 1")
+            .set("workers = 1")
+            .set("query_wait_timeout = \"800ms\"")
+    });
+    let mut slot = rig.login_with(&[("replication", "database"), ("application_name", "slot")]);
+    slot.rows("IDENTIFY_SYSTEM");
+    for name in ["first", "second"] {
+        let mut holder = rig.login_with(&[("application_name", name)]);
+        holder.rows("BEGIN");
+        let detail = told(&mut rig.login());
+        let named = format!("(application {name:?}, user \"postgres\", 127.0.0.1:");
+        assert!(detail.contains(&named), "{detail}");
+        holder.rows("COMMIT");
+    }
+}
+
+/// Where it has the place that is waited for, of a host that takes no more connections, it is named.
+#[test]
+fn a_replication_connection_that_keeps_a_pool_waiting_is_named() {
+    let rig = Rig::with(|b| {
+        b.cluster("max_server_connections = 2")
+            .set("admin_users = [\"ops\"]")
+            .set("pool_size = 5")
+            .set("workers = 1")
+            .set("query_wait_timeout = \"1500ms\"")
+    });
+    let mut holder = rig.login_with(&[("application_name", "holder")]);
+    let mut slot = rig.login_with(&[("replication", "database"), ("application_name", "slot")]);
+    slot.rows("IDENTIFY_SYSTEM");
+    holder.rows("BEGIN");
+    let mut waiter = rig.login();
+    waiter.send(&[query("SELECT 1")]);
+    let mut console = rig.pooler.login("ops", "pooler");
+    wait_until("SHOW QUEUE names it", || {
+        let queue = console.rows("SHOW QUEUE");
+        queue
+            .iter()
+            .any(|row| row.iter().any(|value| value == "slot"))
+    });
+    let detail = waiter.expect("E(53400) Z(I)")[0].field(b'D').to_owned();
+    let named = "(application \"slot\", user \"postgres\", 127.0.0.1:";
+    assert!(detail.contains(named), "{detail}");
+    // When it has gone nobody has to wait.
+    slot.leave();
+    assert_eq!(waiter.one("SELECT 1"), "1");
+    holder.rows("COMMIT");
+}
+
+/// Clients of several users share a pool. One is told who and where another of its own user is, of others the number alone.
+#[test]
+fn a_waiter_hears_who_holds_only_of_its_own_user() {
+    let rig = Rig::with(|b| {
+        b.set("pool_size = 1")
+            .set("query_wait_timeout = \"800ms\"")
+            .database("user = \"postgres\"")
+    });
+    let port = rig.pooler.port();
+    let login = |user: &str, name: &str| {
+        let parameters = [
+            ("user", user),
+            ("database", &*rig.database),
+            ("application_name", name),
+        ];
+        Wire::login_with(port, &parameters, "")
+    };
+    let mut holder = login("ada", "payroll");
+    holder.rows("BEGIN");
+    let own = told(&mut login("ada", ""));
+    let named = "(application \"payroll\", user \"ada\", 127.0.0.1:";
+    assert!(own.contains(named), "{own}");
+    let other = told(&mut login("bob", ""));
+    assert!(
+        other.contains("longest of all, client ")
+            && other.contains(" (of another user) has had one for "),
+        "{other}"
+    );
+    for secret in ["ada", "payroll", "127.0.0.1"] {
+        assert!(!other.contains(secret), "{other}");
+    }
+    holder.rows("COMMIT");
+}
+
 #[test]
 fn a_waiter_is_told_once_that_it_waits() {
     let rig = Rig::with(|b| b.set("pool_size = 1").set("query_wait_notify = \"300ms\""));

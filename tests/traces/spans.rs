@@ -292,6 +292,55 @@ fn transactions_in_a_pipeline_have_a_span_each() {
     assert!(spans[2].name.starts_with("COMMIT "), "{spans:#?}");
 }
 
+/// The first caller of a pipeline is not the caller of what is too far behind it to be kept: that has none.
+#[test]
+fn in_a_long_pipeline_nobody_gets_the_first_callers_trace() {
+    let collector = Collector::start();
+    let rig = Rig::with(toward(collector.port));
+    let mut client = rig.login();
+    let (first, one) = traced(1);
+    let (last, two) = traced(2);
+    let padding = "x".repeat(200);
+    let mut batch = vec![m::query(&format!("SELECT pg_sleep(0.2) {one}"))];
+    batch.extend((0..200).map(|n| m::query(&format!("SELECT {n} /* {padding} */"))));
+    client.send(&batch);
+    for _ in &batch {
+        client.recv_to_ready();
+    }
+    client.rows(&format!("SELECT 2 {two}"));
+    collector.wait_trace(&last, 2);
+    collector.wait_trace(&first, 2);
+}
+
+/// A batch that is longer than what is kept says who asked at its end; those before and behind it are nobody's.
+#[test]
+fn a_caller_who_is_named_late_in_a_long_batch_has_that_batch() {
+    let collector = Collector::start();
+    let rig = Rig::with(toward(collector.port));
+    let mut client = rig.login();
+    let (trace, comment) = traced(1);
+    let padding = "x".repeat(300);
+    let mut batch = vec![m::query("SELECT pg_sleep(0.2)")];
+    let mut put = |text: &str| {
+        batch.extend([m::parse("", text), m::bind("", "", &[]), m::execute("")]);
+    };
+    (0..60).for_each(|n| put(&format!("SELECT {n} /* {padding} */")));
+    put(&format!("SELECT 'last' {comment}"));
+    batch.push(m::sync());
+    batch.push(m::query("SELECT 'behind it'"));
+    client.send(&batch);
+    for _ in 0..3 {
+        client.recv_to_ready();
+    }
+    let (last, comment) = traced(2);
+    client.rows(&format!("SELECT 2 {comment}"));
+    collector.wait_trace(&last, 2);
+    let spans = collector.spans();
+    let roots = spans.iter().filter(|s| hex(&s.trace_id) == trace);
+    let roots = roots.filter(|s| hex(&s.parent_span_id) == CALLER);
+    assert_eq!(roots.count(), 1);
+}
+
 #[test]
 fn a_copy_is_a_statement_like_others() {
     let collector = Collector::start();
@@ -395,6 +444,23 @@ fn transactions_of_pinned_clients_and_of_session_pools_end() {
     let mut client = by_session.login();
     pinned(&mut client, 4);
     pinned(&mut client, 5);
+}
+
+/// And a client that keeps its server may leave it: a transaction that has ended is not broken by that, nor is there one more.
+#[test]
+fn a_pinned_client_that_leaves_breaks_no_transaction() {
+    let collector = Collector::start();
+    let rig = Rig::with(toward(collector.port));
+    let ((trace, _), (last, comment)) = (traced(1), traced(2));
+    let options = format!("-c pooler.traceparent=00-{trace}-{CALLER}-01");
+    let mut client = rig.login_with(&[("options", &options)]);
+    client.rows("SELECT pg_advisory_lock(1)");
+    client.leave();
+    rig.wait_sql("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')");
+    rig.login().rows(&format!("SELECT 1 {comment}"));
+    collector.wait_trace(&last, 2);
+    let spans = collector.wait_trace(&trace, 2);
+    assert!(spans.iter().all(|span| span.status.is_none()), "{spans:#?}");
 }
 
 /// A statement whose caller is another than the transaction's has a link to that.

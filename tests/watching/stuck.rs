@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use pooler::demo::skipped;
 
 /// A thread that is stopped until this is dropped; for the thread that stopped it alone.
 pub(crate) struct Stuck(Pid);
@@ -14,7 +15,7 @@ impl Stuck {
     pub(crate) fn new(thread: i32) -> Option<Self> {
         let thread = Pid::from_raw(thread);
         if let Err(e) = ptrace::seize(thread, ptrace::Options::empty()) {
-            println!("nothing was tried: ptrace is forbidden here ({e})");
+            skipped("ptrace", &e);
             return None;
         }
         ptrace::interrupt(thread).unwrap();

@@ -52,7 +52,7 @@ impl Ledger {
             CopyIn::Cut => Sent::Unanswered,
             // The client may send its data before it has seen CopyInResponse.
             CopyIn::No if self.copyable > 0 => {
-                self.entries.push_back(Entry::Owed {
+                self.enter(Entry::Owed {
                     request: Request::CopyEnd,
                     deal: Deal::Forward,
                     ops: 0,

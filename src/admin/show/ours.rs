@@ -59,13 +59,18 @@ pub(in super::super) fn waiting(view: &View) -> Vec<Queued<'_>> {
     queue
 }
 
-/// Who has had a server of each pool for longest, by the name of the pool.
+/// Who has had a server of each pool for longest, by the name of the pool; or a replication connection, that the pool
+/// waits for its place.
 pub(in super::super) fn holders(view: &View) -> HashMap<&str, &ClientLine> {
     let mut holders: HashMap<&str, &ClientLine> = HashMap::new();
     for client in view.clients.iter().filter(|client| client.held.is_some()) {
-        let oldest = holders.entry(&client.pool_name).or_insert(client);
-        if (client.held, client.id) < (oldest.held, oldest.id) {
-            *oldest = client;
+        let others = client.keeps_waiting.iter().map(String::as_str);
+        let own = (!client.pool_name.is_empty()).then_some(&*client.pool_name);
+        for pool in own.into_iter().chain(others) {
+            let oldest = holders.entry(pool).or_insert(client);
+            if (client.held, client.id) < (oldest.held, oldest.id) {
+                *oldest = client;
+            }
         }
     }
     holders

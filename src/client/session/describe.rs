@@ -1,5 +1,6 @@
 //! What a session says of itself when the console asks.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::seat::Phase;
@@ -28,25 +29,25 @@ impl Session {
         census.add_client(self.line(shared));
     }
 
-    /// Tells those who wait for a server of the pool who has had one for longest.
-    pub(super) fn introduce(&self) {
-        let State::Active(server) = &self.state else {
-            return;
-        };
-        let Some(since) = self.seat.held_since() else {
-            return;
-        };
+    /// Tells those who wait for a server of the pool who has had one for longest. If it has given it back meanwhile it is
+    /// not named.
+    pub(super) fn introduce(&self, waited_for: &Arc<Pool>) {
         let shared = self.local.shared();
-        let user = self.holdings.user.as_deref().unwrap_or(&shared.key.user);
+        let family = shared.trunk().unwrap_or(shared);
+        let since = self.seat.held_since();
+        let since = since.filter(|_| Arc::ptr_eq(family, waited_for));
+        let (State::Active(server), Some(since)) = (&self.state, since) else {
+            return waited_for.note_holder(self.hub.worker, None);
+        };
         let holder = Holder {
             client: self.seat.id(),
             application_name: status::name(&self.application_name(Some(server))),
-            user: status::name(user),
+            user: status::name(self.user()),
             peer: self.client.stream.peer(),
             state: self.meter.doing(),
             since,
         };
-        shared.note_holder(self.hub.worker, Some(holder));
+        waited_for.note_holder(self.hub.worker, Some(holder));
     }
 
     fn line(&self, pool: &Pool) -> ClientLine {
@@ -58,12 +59,7 @@ impl Session {
         let meter = server.map(|_| self.meter).unwrap_or_default();
         ClientLine {
             id: self.seat.id(),
-            user: self
-                .holdings
-                .user
-                .as_deref()
-                .unwrap_or(&pool.key.user)
-                .to_owned(),
+            user: self.user().to_owned(),
             database: pool.key.database.clone(),
             pool_name: pool.key.to_string(),
             standing: match (&self.state, phase) {
@@ -89,6 +85,7 @@ impl Session {
             statements: self.client.statements.named_len(),
             server: server.map(|s| (s.identity.id, s.identity.process_id)),
             pins: self.pins,
+            keeps_waiting: Vec::new(),
             listens: {
                 let listening = self.client.possessions.listening.as_ref();
                 listening.is_some_and(|listening| listening.has_link())
@@ -97,7 +94,7 @@ impl Session {
             held: server.and_then(|_| self.seat.held_since()),
             doing: meter.doing(),
             received: self.client.carry.len(),
-            unsent: self.client.outbox.waiting_len(),
+            unsent: self.client.outbox.waiting_len() + self.client.stream.rest_len(),
         }
     }
 
@@ -143,6 +140,6 @@ pub(in super::super) fn server_line(key: &PoolKey, server: &Server) -> ServerLin
         application_name: name.unwrap_or_default().to_owned(),
         statements: server.statements.len(),
         received: server.carry.len(),
-        unsent: server.outbox.waiting_len(),
+        unsent: server.outbox.waiting_len() + server.stream.rest_len(),
     }
 }

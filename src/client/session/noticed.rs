@@ -15,7 +15,9 @@ use crate::error::Refusal;
 use crate::log::AS_OFTEN_AS_IT_HAPPENS;
 use crate::metrics::SqlState;
 use crate::net::host_name;
-use crate::observe::{Attention, Broken, Caller, Origin, Record, Statement, Transaction, log_slow};
+use crate::observe::{
+    Attention, Broken, Caller, Origin, Record, Statement, TEXTS_LEN_MAX, Transaction, log_slow,
+};
 use crate::pool::Checkout;
 use crate::relay::{Ended, Naming, break_transaction, each_message, first_batch_len};
 use crate::server::Server;
@@ -90,7 +92,7 @@ impl Session {
         });
     }
 
-    fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &str {
         let shown = self.holdings.user.as_deref();
         shown.unwrap_or(&self.home.shared().key.user)
     }
@@ -228,7 +230,9 @@ impl Session {
         let mut transaction = Transaction::new(Caller { parent, state }, now, waited);
         transaction.broken = Some(broken());
         self.hub.registry.spans.put(Record {
-            waiting: text.unwrap_or_default().to_vec(),
+            waiting: text.map_or(Vec::new(), |text| {
+                text[..text.len().min(TEXTS_LEN_MAX)].to_vec()
+            }),
             ..self.record(transaction, None)
         });
     }

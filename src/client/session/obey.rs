@@ -31,7 +31,7 @@ impl Session {
                 Order::LookUp => self.look_up_attention(),
                 Order::Describe(census) => self.describe(&census),
                 Order::StandStill(unquiet) => self.unquiet = Some(unquiet),
-                Order::Introduce => self.introduce(),
+                Order::Introduce(pool) => self.introduce(&pool),
                 Order::Abort => return Step::End,
                 Order::End(refusal) => {
                     if !matches!(self.state, State::Closing) {
@@ -99,7 +99,7 @@ impl Session {
             numbers.waiting,
             wait.since().elapsed(),
             match holder {
-                Some(holder) => format!("longest of all, {holder}"),
+                Some(holder) => format!("longest of all, {}", holder.told_to(self.user())),
                 None => "nobody has had one for long".to_owned(),
             }
         ))
@@ -120,7 +120,9 @@ impl Session {
             self.local.shared().key
         );
         let holder = self.local.shared().holder();
-        let detail = holder.map_or(String::new(), |holder| format!("Longest of all, {holder}."));
+        let detail = holder.map_or(String::new(), |holder| {
+            format!("Longest of all, {}.", holder.told_to(self.user()))
+        });
         let report = Report {
             severity: "NOTICE",
             sqlstate: "00000",

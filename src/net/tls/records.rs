@@ -172,6 +172,14 @@ impl Records {
         !self.out.is_empty() && self.claimed == 0
     }
 
+    /// How much of it. What somebody still has, and offers again, is not counted twice.
+    pub(in crate::net) fn rest_len(&self) -> usize {
+        match self.claimed {
+            0 => self.out.len(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn has_plain(&self) -> bool {
         self.plain_at < self.plain.len()
     }

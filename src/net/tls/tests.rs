@@ -170,6 +170,31 @@ fn short_messages_are_collected_and_leave_at_the_end_of_the_round() {
     });
 }
 
+/// Whatever is not sent is counted somewhere: it is what keeps a flush from ending.
+#[test]
+fn what_the_socket_does_not_take_is_counted() {
+    on_worker(async {
+        let (mut stream, _peer) = pair();
+        let mut outbox = Outbox::default();
+        let mut is_full = false;
+        for _ in 0..10_000 {
+            send(&mut outbox, &mut stream, &[b'x'; 500]).await;
+            for _ in 0..3 {
+                yield_now().await;
+            }
+            let is_pending =
+                poll_fn(|cx| Poll::Ready(outbox.poll_flush_all(&mut stream, cx).is_pending()));
+            is_full = is_pending.await;
+            let unsent = outbox.waiting_len() + stream.rest_len();
+            assert_eq!(is_full, unsent > 0, "{unsent}");
+            if is_full {
+                break;
+            }
+        }
+        assert!(is_full);
+    });
+}
+
 /// A socket that takes a little at a time, a peer that reads now and then and changes its keys, and asks us to.
 #[test]
 fn the_peer_gets_everything_in_order_whatever_the_socket_takes() {

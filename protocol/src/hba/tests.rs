@@ -560,3 +560,26 @@ fn t60_maps_that_are_not_understood() {
         );
     }
 }
+
+/// A file that names itself is read until its errors are listed, and not once for each way of nesting.
+#[test]
+fn a_file_that_names_itself_many_times_costs_little() {
+    struct Counted(Memory, usize);
+    impl Files for Counted {
+        fn read(&mut self, path: &Path) -> Result<Option<String>, String> {
+            self.1 += 1;
+            self.0.read(path)
+        }
+
+        fn list(&mut self, directory: &Path) -> Result<Vec<PathBuf>, String> {
+            self.0.list(directory)
+        }
+    }
+    for text in ["@b\n@b\n@b\n@b\n", "include b\ninclude b\ninclude b\n"] {
+        let mut files = Counted(Memory::with(&[("b", text)]), 0);
+        let errors = Rules::read(Path::new("b"), &mut files).expect_err("nested too deeply");
+        assert_eq!(errors.len(), 100, "{text}");
+        assert!(errors[0].message.contains("nested too deeply"), "{text}");
+        assert!(files.1 < 500, "{text}: read {} times", files.1);
+    }
+}

@@ -16,6 +16,10 @@ const DEPTH_MAX: usize = 10;
 /// Tokens of all files together.
 const TOKENS_MAX: usize = 1_000_000;
 
+/// Errors that are listed; whoever mends a file begins with the first. A file that names itself twice would have a
+/// thousand of them, one that does so four times a million.
+const ERRORS_MAX: usize = 100;
+
 /// A word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
@@ -64,7 +68,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Notes an error; behind the last one that is listed nothing is read.
     fn error(&mut self, place: &Place, message: impl Into<String>) {
+        if self.errors.len() >= ERRORS_MAX {
+            self.tokens_left = 0;
+            return;
+        }
         self.errors.push(LineError {
             place: place.clone(),
             message: message.into(),

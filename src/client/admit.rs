@@ -9,9 +9,10 @@ use pooler_protocol::backend::{write_backend_key_data, write_ready_idle};
 use pooler_protocol::settings::Settings;
 use pooler_protocol::startup::{Replication, Startup};
 
-use super::authenticate::{Authenticated, Talk};
+use super::authenticate::Authenticated;
 use super::seat::CancelKey;
 use super::session::Session;
+use super::talk::Talk;
 use super::{Counted, Hub, attach, startup_settings};
 use crate::config::PoolMode;
 use crate::error::{ClientLoginError, Refusal};

@@ -7,16 +7,13 @@
 //! Nothing that a client says here makes the pooler allocate by a length that it announces, and
 //! nothing is sent to a server. The deadline is absolute: bytes that trickle do not move it.
 
-use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, BytesMut};
 use pooler_protocol::auth::{
-    self, ChannelBinding, PASSWORD_BYTES_MAX, Password, SASL_BYTES_MAX, ScramKeys, ScramServer,
+    self, PASSWORD_BYTES_MAX, Password, SASL_BYTES_MAX, ScramKeys, ScramServer,
 };
 use pooler_protocol::hba::{ClientCert, Method};
 use pooler_protocol::startup::{self, Opening, Startup, StartupError, Step};
@@ -25,9 +22,9 @@ use zeroize::Zeroizing;
 
 use super::account::{Account, derive};
 use super::admit::Admission;
+use super::talk::Talk;
 use super::{Errand, Hub, gate, outside, startup_settings};
 use crate::admin::{Visitor, is_console};
-use crate::buffer::{Outbox, SharedScratch};
 use crate::config::PoolSettings;
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
 use crate::lookup::Found;
@@ -35,18 +32,6 @@ use crate::net::{Peer, Stream};
 use crate::pool::Pool;
 use crate::pool::limit::Permit;
 use crate::registry::Current;
-use crate::tls::{Accepted, Acceptor, PeerCertificate};
-
-/// Bytes that one read may take.
-const READ_LEN: usize = 4096;
-
-/// Room for the startup packet of nearly every client, in bytes.
-const RECEIVED_ROOM: usize = 256;
-
-/// Room for what nearly every client is told to the end of its login, in bytes.
-const OUT_ROOM: usize = 1024;
-
-const UNDER_WAY: &str = "BUG: the connection is used during its handshake";
 
 /// How long a cancel request may take before its connection is closed.
 const CANCEL_MAX: Duration = Duration::from_secs(30);
@@ -99,135 +84,6 @@ impl Authenticated {
     }
 }
 
-/// A conversation before login.
-#[derive(Debug)]
-pub struct Talk {
-    /// None while a handshake is under way.
-    stream: Option<Stream>,
-    peer: Peer,
-    /// What a login can be bound to.
-    binding: ChannelBinding,
-    /// Whose verified certificate the client has shown.
-    certificate: Option<PeerCertificate>,
-    scratch: SharedScratch,
-    received: BytesMut,
-    /// What is to be sent with the next message that must go out.
-    pub out: BytesMut,
-    /// What was sent and the system did not take.
-    unsent: Outbox,
-}
-
-impl Talk {
-    /// The socket, who is at its other end, what was received but not used, and what is to be sent.
-    #[must_use]
-    pub fn into_parts(self) -> (Stream, Peer, Vec<u8>, Vec<u8>) {
-        (
-            self.stream.expect(UNDER_WAY),
-            self.peer,
-            self.received.into(),
-            self.out.into(),
-        )
-    }
-
-    async fn read_more(&mut self) -> Result<(), ClientLoginError> {
-        let n = std::future::poll_fn(|cx| {
-            let stream = self.stream.as_mut().expect(UNDER_WAY);
-            ready!(self.unsent.poll_flush(stream, cx))?;
-            // The worker's buffer: one of its own would make every login two kilobytes larger.
-            let input = &mut self.scratch.borrow_mut().input[..READ_LEN];
-            let polled = stream.poll_read(cx, input);
-            if let Poll::Ready(Ok(n)) = polled {
-                self.received.extend_from_slice(&input[..n]);
-            }
-            polled
-        })
-        .await?;
-        if n == 0 {
-            return Err(ClientLoginError::Gone(
-                "it closed the connection".to_owned(),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Sends what is due with the worker's next round: the client answers it before anything else
-    /// happens, and [`Talk::read_more`] sends what the system did not take.
-    async fn send(&mut self) -> Result<(), ClientLoginError> {
-        std::future::poll_fn(|cx| {
-            let stream = self.stream.as_mut().expect(UNDER_WAY);
-            Poll::Ready(self.unsent.send(stream, cx, &self.out))
-        })
-        .await?;
-        self.out.clear();
-        Ok(())
-    }
-
-    /// Waits until the system has taken what was sent: before somebody else uses the socket.
-    async fn flush(&mut self) -> Result<(), ClientLoginError> {
-        let stream = self.stream.as_mut().expect(UNDER_WAY);
-        Ok(std::future::poll_fn(|cx| self.unsent.poll_flush_all(stream, cx)).await?)
-    }
-
-    /// Goes on by TLS; what was received is the beginning of the handshake.
-    async fn encrypt(&mut self, acceptor: &Acceptor, direct: bool) -> Result<(), ClientLoginError> {
-        self.flush().await?;
-        let socket = self.stream.take().expect(UNDER_WAY);
-        let input = self.received.split().to_vec();
-        let accepted = Box::pin(acceptor.accept(socket, input, direct)).await;
-        let Accepted { stream, peer } = accepted.map_err(|e| match e.kind() {
-            io::ErrorKind::InvalidData => ClientLoginError::Handshake(e.to_string()),
-            _ => ClientLoginError::Gone(format!("in the TLS handshake: {e}")),
-        })?;
-        self.stream = Some(stream);
-        self.certificate = peer;
-        self.binding = acceptor.binding().clone();
-        Ok(())
-    }
-
-    /// Who is at the other end.
-    pub(super) fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    fn origin(&self) -> gate::Origin {
-        gate::Origin {
-            peer: self.peer,
-            encrypted: matches!(self.stream, Some(Stream::Tls(_))),
-        }
-    }
-
-    /// Whether what is said can be read by others on the way.
-    fn is_open(&self) -> bool {
-        matches!(self.stream, Some(Stream::Tcp(_)))
-    }
-
-    /// Sends what is due and the error; what cannot be sent at once is not waited for.
-    pub fn refuse(&mut self, refusal: &Refusal) {
-        let mut error = Vec::new();
-        refusal.write(&mut error);
-        self.out.extend_from_slice(&error);
-        if let Some(stream) = &mut self.stream {
-            let _sent = stream.try_write(&self.out);
-        }
-    }
-
-    /// The body of the next 'p' message.
-    pub(super) async fn next_password_message(
-        &mut self,
-        max: usize,
-    ) -> Result<Vec<u8>, ClientLoginError> {
-        self.send().await?;
-        loop {
-            if let Some((body, used)) = auth::next_message(&self.received, max)? {
-                let body = body.to_vec();
-                self.received.advance(used);
-                return Ok(body);
-            }
-            self.read_more().await?;
-        }
-    }
-}
-
 /// Lets a client prove who it is, within `limit`.
 ///
 /// # Errors
@@ -239,16 +95,7 @@ pub(super) async fn authenticate(
     peer: Peer,
     limit: Option<Duration>,
 ) -> Result<Admitted, ClientLoginError> {
-    let mut talk = Talk {
-        stream: Some(stream),
-        peer,
-        binding: ChannelBinding::Unavailable,
-        certificate: None,
-        scratch: Rc::clone(&hub.scratch),
-        received: BytesMut::with_capacity(RECEIVED_ROOM),
-        out: BytesMut::with_capacity(OUT_ROOM),
-        unsent: Outbox::default(),
-    };
+    let mut talk = Talk::new(stream, peer, Rc::clone(&hub.scratch));
     let timed = {
         // Pinned where it is made: moved into place it would be copied twice.
         let conversation = pin!(async {
@@ -343,7 +190,7 @@ async fn converse(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Proven, ClientLoginE
     if hub.registry.is_disabled(startup.database()) {
         return Err(Refusal::disabled(startup.database()).into());
     }
-    let parameters = |pool: &PoolSettings| startup_settings::verbatim(&startup, &talk.peer, pool);
+    let parameters = |pool: &PoolSettings| startup_settings::verbatim(&startup, &talk.peer(), pool);
     let pool = hub
         .registry
         .pool(startup.database(), proof.user(), parameters)?;
@@ -364,19 +211,19 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
     let tls = tls.filter(|_| talk.is_open());
     let mut opening = Opening::new(tls.is_some());
     loop {
-        let direct = match opening.next(&talk.received).map_err(startup_error)? {
+        let direct = match opening.next(talk.received()).map_err(startup_error)? {
             Step::More => {
                 talk.read_more().await?;
                 continue;
             }
             Step::Refuse { used, answer } => {
-                talk.received.advance(used);
+                talk.consume(used);
                 talk.out.extend_from_slice(&[answer]);
                 talk.send().await?;
                 continue;
             }
             Step::BeginTls { answer } => {
-                talk.received.clear();
+                talk.consume(talk.received().len());
                 talk.out.extend_from_slice(&[answer]);
                 talk.send().await?;
                 false
@@ -390,7 +237,7 @@ async fn read_startup(hub: &Rc<Hub>, talk: &mut Talk) -> Result<Startup, ClientL
                 if talk.is_open() && tls.as_ref().is_some_and(|t| t.is_required()) {
                     return Err(Refusal::tls_required().into());
                 }
-                talk.received.advance(used);
+                talk.consume(used);
                 return Ok(startup);
             }
         };
@@ -445,7 +292,7 @@ async fn prove_in_turn(
     talk: &mut Talk,
     startup: &Startup,
 ) -> Result<Authenticated, ClientLoginError> {
-    let (user, address) = (startup.user(), talk.peer.ip());
+    let (user, address) = (startup.user(), talk.peer().ip());
     let attempts = &hub.registry.attempts;
     let free = current.config.auth.max_login_failures.count();
     match attempts.begin(address, user, free, Instant::now()) {
@@ -473,14 +320,13 @@ async fn prove(
 ) -> Result<Authenticated, ClientLoginError> {
     let user = startup.user().to_owned();
     let demand = gate::demand(current, talk.origin(), startup).await?;
-    if demand.client_cert != ClientCert::Any && talk.certificate.is_none() {
+    if demand.client_cert != ClientCert::Any && talk.certificate().is_none() {
         return Err(Refusal::certificate_required().into());
     }
     let proof = match demand.method {
         Method::Trust | Method::Cert => Authenticated::trusted(user),
         Method::Peer => {
-            let uid = talk.stream.as_ref().and_then(|s| s.peer_uid().ok());
-            demand.check_peer(current, uid, startup).await?;
+            demand.check_peer(current, talk.peer_uid(), startup).await?;
             Authenticated::trusted(user)
         }
         Method::Ldap | Method::Pam => {
@@ -498,7 +344,7 @@ async fn prove(
         }
     };
     if demand.client_cert != ClientCert::Any {
-        let certificate = talk.certificate.as_ref();
+        let certificate = talk.certificate();
         demand
             .check_certificate(current, certificate, startup)
             .await?;
@@ -589,9 +435,9 @@ async fn prove_scram(
     let server = match account.verifier(hub, current).await {
         Some(verifier) => {
             let second = account.second_verifier(current, &verifier).await;
-            ScramServer::new(verifier, talk.binding.clone()).or(second)
+            ScramServer::new(verifier, talk.binding().clone()).or(second)
         }
-        None => ScramServer::mock(&hub.registry.mock_secret, user, talk.binding.clone()),
+        None => ScramServer::mock(&hub.registry.mock_secret, user, talk.binding().clone()),
     };
     auth::encode_sasl(server.mechanisms(), &mut talk.out);
     let body = talk.next_password_message(SASL_BYTES_MAX).await?;

@@ -42,6 +42,7 @@ mod seat;
 mod session;
 mod standstill;
 mod startup_settings;
+mod talk;
 
 use admit::Admission;
 use authenticate::Admitted;

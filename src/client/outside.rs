@@ -12,8 +12,8 @@ use pooler_protocol::hba::{Ldap, Method, Pam};
 use zeroize::Zeroizing;
 
 use super::Hub;
-use super::authenticate::Talk;
 use super::gate::Demand;
+use super::talk::Talk;
 use crate::error::{ClientLoginError, Refusal};
 use crate::ldap::{self, LdapFault, Question};
 use crate::log::Seldom;

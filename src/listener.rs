@@ -230,6 +230,8 @@ async fn accept(hub: &Rc<Hub>, listener: &Listener, descriptors: RawFd) {
                 } else {
                     crowded = Crowded::default();
                 }
+                // Queries go before the next of a crowd that has come at once.
+                hub.turns.take().await;
             }
             Err(e) if is_of_one_connection(&e) => tracing::debug!("accept: {e}"),
             Err(e) => {

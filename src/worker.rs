@@ -96,11 +96,14 @@ async fn work(parts: Parts) {
         oldest: client::Oldest::default(),
         canceller: Canceller::default(),
         deadlines: client::Deadlines::default(),
+        turns: Rc::default(),
         doorkeeper: client::Doorkeeper::new(door.clone(), index),
         routes: client::RouteTable::default(),
         draining: std::cell::Cell::new(None),
         standstill: client::Standstill::default(),
     });
+    let turns = Rc::clone(&hub.turns);
+    tokio::task::spawn_local(async move { turns.usher().await });
     let for_pools = Rc::clone(&hub);
     tokio::task::spawn_local(async move {
         while let Some(errand) = pool_errands.recv().await {

@@ -43,6 +43,7 @@ mod session;
 mod standstill;
 mod startup_settings;
 mod talk;
+mod turns;
 
 use admit::Admission;
 use authenticate::Admitted;
@@ -52,6 +53,8 @@ pub use oldest::Oldest;
 pub use routes::RouteTable;
 pub use seat::{HostNews, Order, Phase, Seats};
 pub use standstill::Standstill;
+use turns::Paced;
+pub use turns::Turns;
 
 /// What a worker is asked to do about clients.
 #[derive(Debug)]
@@ -119,6 +122,8 @@ pub struct Hub {
     pub canceller: Canceller,
     /// The deadlines of logins under way.
     pub deadlines: Deadlines,
+    /// How much of logins it does at once.
+    pub turns: Rc<Turns>,
     /// Where its new clients went.
     pub doorkeeper: Doorkeeper,
     /// Where the statements of its pools may go.
@@ -151,7 +156,8 @@ impl Hub {
     /// settled on another worker.
     pub fn begin(self: &Rc<Self>, stream: Stream, peer: Peer) {
         // Boxed: a login is large, and tokio moves a task's future several times.
-        tokio::task::spawn_local(Box::pin(Rc::clone(self).let_in(stream, peer)));
+        let login = Box::pin(Rc::clone(self).let_in(stream, peer));
+        tokio::task::spawn_local(Paced::new(Rc::clone(&self.turns), login));
     }
 
     async fn let_in(self: Rc<Self>, stream: Stream, peer: Peer) {
@@ -284,7 +290,8 @@ impl Hub {
         match errand {
             Errand::Settle(admission, counted) => {
                 let hub = Rc::clone(self);
-                tokio::task::spawn_local(Box::pin(hub.serve_settled(*admission, counted)));
+                let login = Box::pin(hub.serve_settled(*admission, counted));
+                tokio::task::spawn_local(Paced::new(Rc::clone(&self.turns), login));
             }
             Errand::Cancel {
                 process_id,

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use pooler_protocol::backend::write_ready_idle;
@@ -28,6 +28,7 @@ use pooler_protocol::statement::Marks;
 use super::admit::Holdings;
 use super::seat::{Phase, Seated};
 use super::standstill::Unquiet;
+use super::turns::Ticket;
 use super::{Drain, Hub, farewell};
 use crate::buffer::{SCRATCH_LEN, Scratch};
 use crate::config::{OnSessionState, PoolMode, Routing};
@@ -112,6 +113,8 @@ pub(super) struct Session {
     started: bool,
     /// It is to stand still, and has something unsent.
     unquiet: Option<Rc<Unquiet>>,
+    /// It is over, and waits for its turn to close what it has: thousands can end at once.
+    leaving: Option<Ticket>,
     holdings: Holdings,
 }
 
@@ -122,6 +125,9 @@ impl Future for Session {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let session = self.get_mut();
+        if let Some(ticket) = &mut session.leaving {
+            return session.hub.turns.poll_take(ticket, cx);
+        }
         if !session.started {
             session.started = true;
             session.seat.set_waker(cx.waker());
@@ -132,10 +138,10 @@ impl Future for Session {
             }
         }
         let polled = session.step(cx);
-        if polled.is_ready() {
-            session.leave_server();
-        }
-        polled
+        ready!(polled);
+        session.leave_server();
+        let ticket = session.leaving.insert(Ticket::default());
+        session.hub.turns.poll_take(ticket, cx)
     }
 }
 
@@ -183,6 +189,7 @@ impl Session {
             ended_by: None,
             started: false,
             unquiet: None,
+            leaving: None,
             holdings,
             home: Rc::clone(&local),
             local,

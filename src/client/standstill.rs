@@ -22,7 +22,6 @@ const SPELLS_MAX: usize = 16;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Standstill {
-    on: Cell<bool>,
     /// Since when, if it is on.
     since: Cell<Option<Instant>>,
     /// From when to when sessions stood still, the oldest first.
@@ -35,12 +34,12 @@ impl Standstill {
     #[inline]
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.on.get()
+        self.since.get().is_some()
     }
 
     /// Until they may go on. Dropped midway, nothing is lost.
     pub(super) async fn wait_until_over(&self) {
-        while self.on.get() {
+        while self.is_on() {
             self.over.notified().await;
         }
     }
@@ -57,7 +56,6 @@ impl Standstill {
     }
 
     fn begin(&self, now: Instant) {
-        self.on.set(true);
         if self.since.get().is_none() {
             self.since.set(Some(now));
         }
@@ -65,16 +63,17 @@ impl Standstill {
 
     /// Whether it was on.
     fn end(&self, now: Instant) -> bool {
-        if let Some(since) = self.since.take() {
-            let mut spells = self.spells.borrow_mut();
-            spells.push((since, now));
-            if spells.len() > SPELLS_MAX {
-                // One that is as long as the two oldest: whoever came between them gets a little more time.
-                let (began, ended) = spells.remove(0);
-                spells[0].0 -= ended - began;
-            }
+        let Some(since) = self.since.take() else {
+            return false;
+        };
+        let mut spells = self.spells.borrow_mut();
+        spells.push((since, now));
+        if spells.len() > SPELLS_MAX {
+            // One that is as long as the two oldest: whoever came between them gets a little more time.
+            let (began, ended) = spells.remove(0);
+            spells[0].0 -= ended - began;
         }
-        self.on.replace(false)
+        true
     }
 }
 

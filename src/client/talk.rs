@@ -195,7 +195,7 @@ impl Talk {
         loop {
             if let Some((body, used)) = auth::next_message(&self.received, max)? {
                 let body = body.to_vec();
-                self.received.advance(used);
+                self.consume(used);
                 return Ok(body);
             }
             self.read_more().await?;

@@ -4,8 +4,9 @@
 //!   empty --put--> collecting --put, append--> collecting --flush--> empty
 //! ```
 //! A [`Ring`] copies what it is given, and [`Ring::flush`] hands all of it to the kernel in one call
-//! (`io_uring_enter`). A thread is preempted by those whom its sends wake; when each send is a call
-//! of its own that happens after every other one, here it happens once.
+//! (`io_uring_enter`; an only entry needs none of it, and goes by `send`). A thread is preempted by
+//! those whom its sends wake; when each send is a call of its own that happens after every other one,
+//! here it happens once.
 //!
 //! What holds:
 //! - Nothing is in flight outside of `flush`: no send waits for a socket (`MSG_DONTWAIT`), so each is

@@ -139,6 +139,7 @@ fn a_send_to_a_tcp_peer_that_does_not_read_is_short_once() {
     SockRef::from(&theirs)
         .set_recv_buffer_size(1)
         .expect("small");
+    let (other, mut others) = unix_pair();
     let mut rng = SmallRng::seed_from_u64(1);
     let mut sent = Vec::new();
     for _ in 0..2000 {
@@ -146,7 +147,10 @@ fn a_send_to_a_tcp_peer_that_does_not_read_is_short_once() {
             .map(|_| rng.random())
             .collect();
         ring.put(ours.as_raw_fd(), &bytes);
+        // Without another it would not be sent through the ring.
+        ring.put(other.as_raw_fd(), b"x");
         let taken = *flush(&mut ring)[0].as_ref().expect("no error");
+        assert_eq!(read(&mut others, 1), b"x");
         sent.extend_from_slice(&bytes[..taken]);
         if taken == 0 {
             break;
@@ -182,6 +186,22 @@ fn a_peer_that_is_gone_and_a_number_that_is_none_are_errors_of_their_entries_alo
     assert_eq!(code(3), Some(libc::EBADF));
     assert_eq!(read(&mut others, 1), b"a");
     assert_eq!(read(&mut lasts, 1), b"b");
+    for (fd, expected) in [(ours.as_raw_fd(), libc::EPIPE), (-1, libc::EBADF)] {
+        ring.put(fd, b"alone");
+        let error = flush(&mut ring).remove(0).expect_err("an error");
+        assert_eq!(error.raw_os_error(), Some(expected));
+    }
+}
+
+#[test]
+fn an_only_entry_needs_no_ring() {
+    let Some(mut ring) = ring() else { return };
+    let (ours, mut theirs) = unix_pair();
+    let broken = IoUring::builder().setup_r_disabled().build(64);
+    ring.uring = broken.expect("a ring that is not enabled");
+    ring.put(ours.as_raw_fd(), b"alone");
+    assert_eq!(flush(&mut ring).remove(0).expect("sent"), 5);
+    assert_eq!(read(&mut theirs, 5), b"alone");
 }
 
 #[test]

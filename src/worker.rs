@@ -57,18 +57,21 @@ pub struct Parts {
 pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
     let name = format!("worker-{}", parts.index);
     std::thread::Builder::new().name(name).spawn(move || {
+        let looks = client::Looks::default();
+        let counted = looks.clone();
         let runtime = Builder::new_current_thread()
             .enable_all()
+            .on_thread_unpark(move || counted.note())
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build_local(LocalOptions::default());
         match runtime {
-            Ok(runtime) => runtime.block_on(work(parts)),
+            Ok(runtime) => runtime.block_on(work(parts, looks)),
             Err(e) => tracing::error!("a worker has no event loop: {e}"),
         }
     })
 }
 
-async fn work(parts: Parts) {
+async fn work(parts: Parts, looks: client::Looks) {
     let Parts {
         index,
         registry,
@@ -96,7 +99,7 @@ async fn work(parts: Parts) {
         oldest: client::Oldest::default(),
         canceller: Canceller::default(),
         deadlines: client::Deadlines::default(),
-        turns: Rc::default(),
+        turns: Rc::new(client::Turns::new(looks)),
         doorkeeper: client::Doorkeeper::new(door.clone(), index),
         routes: client::RouteTable::default(),
         draining: std::cell::Cell::new(None),

@@ -54,7 +54,11 @@ pub use routes::RouteTable;
 pub use seat::{HostNews, Order, Phase, Seats};
 pub use standstill::Standstill;
 use turns::Paced;
-pub use turns::Turns;
+pub use turns::{Looks, Turns};
+
+/// How long a login may take that begins while the worker drains. It is refused, unless it is an operator's by a Unix
+/// socket; one that says nothing must not hold up the end.
+const LATE_LOGIN_MAX: Duration = Duration::from_secs(2);
 
 /// What a worker is asked to do about clients.
 #[derive(Debug)]
@@ -163,7 +167,10 @@ impl Hub {
     async fn let_in(self: Rc<Self>, stream: Stream, peer: Peer) {
         let counted = Counted::new(&self.registry);
         let arrived = Instant::now();
-        let limit = self.login_timeout();
+        let mut limit = self.login_timeout();
+        if self.draining.get().is_some() {
+            limit = Some(limit.map_or(LATE_LOGIN_MAX, |limit| limit.min(LATE_LOGIN_MAX)));
+        }
         let login = authenticate::authenticate(&self, stream, peer, limit).await;
         let admission = match self.note_login(peer, login) {
             None => return,

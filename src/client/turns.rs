@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             a step is due
-//!   nothing  --------------> done at once       (few have been done since the last look)
+//!   nothing  --------------> done at once       (few have been done in this round)
 //!      ^     --------------> waits for a turn   (others wait, or enough have been done)
 //!      |                        | the usher calls it after the next look, behind whoever that has woken
 //!      +------------------------+
@@ -11,6 +11,9 @@
 //! arrives is behind as many logins, its reply behind as many again, and another crowd leaves likewise. Here all but a few of
 //! them stand in a queue of their own: the worker looks at its sockets, and serves the sessions that have something to do,
 //! before it takes up the next few. It takes them up also if it is never idle: so logins may be slow, and never stand still.
+//!
+//! A worker that sleeps has looked when it wakes ([`Looks`]), and then a new round begins by itself. Only while somebody
+//! waits the usher makes it look at once, which is a system call.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,15 +21,35 @@ use std::future::{Future, poll_fn};
 use std::num::NonZero;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 /// Steps between two looks at the sockets. A step is what a login does between two messages of its client, mostly some
 /// tens of microseconds, beside which a look costs little.
 const TURNS_A_ROUND: usize = 4;
 
+/// How often a worker was about to sleep and has looked at its sockets. Its runtime counts, which knows no `Rc`.
+#[derive(Debug, Clone, Default)]
+pub struct Looks(Arc<AtomicU64>);
+
+impl Looks {
+    /// It has looked again.
+    pub fn note(&self) {
+        // One thread writes.
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(before + 1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The turns of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Turns {
+    looks: Looks,
     state: RefCell<State>,
 }
 
@@ -34,11 +57,20 @@ pub struct Turns {
 struct State {
     /// Of this round.
     taken: usize,
+    /// How many looks there had been when it began.
+    looks: u64,
     /// All up to this ticket have been called.
     called: u64,
     waiting: VecDeque<Waker>,
-    /// The usher, while there is nothing to do for it.
+    /// The usher, while nobody waits.
     usher: Option<Waker>,
+}
+
+impl State {
+    fn begin_round(&mut self, looks: u64, taken: usize) {
+        self.looks = looks;
+        self.taken = taken;
+    }
 }
 
 /// A place in the queue, or none.
@@ -46,6 +78,15 @@ struct State {
 pub(super) struct Ticket(Option<NonZero<u64>>);
 
 impl Turns {
+    /// Of the worker that notes `looks`.
+    #[must_use]
+    pub fn new(looks: Looks) -> Self {
+        Self {
+            looks,
+            state: RefCell::default(),
+        }
+    }
+
     /// Waits for a turn. A task that is dropped meanwhile lets its turn pass.
     pub async fn take(&self) {
         let mut ticket = Ticket::default();
@@ -64,12 +105,16 @@ impl Turns {
             ticket.0 = None;
             return Poll::Ready(());
         }
-        if let Some(usher) = state.usher.take() {
-            usher.wake();
+        let looks = self.looks.count();
+        if looks != state.looks {
+            state.begin_round(looks, 0);
         }
         if state.waiting.is_empty() && state.taken < TURNS_A_ROUND {
             state.taken += 1;
             return Poll::Ready(());
+        }
+        if let Some(usher) = state.usher.take() {
+            usher.wake();
         }
         state.waiting.push_back(cx.waker().clone());
         ticket.0 = NonZero::new(state.called + state.waiting.len() as u64);
@@ -86,10 +131,10 @@ impl Turns {
         }
     }
 
-    /// Until a turn was taken, or asked for.
+    /// Until somebody waits.
     fn poll_due(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
-        if state.taken > 0 || !state.waiting.is_empty() {
+        if !state.waiting.is_empty() {
             return Poll::Ready(());
         }
         state.usher = Some(cx.waker().clone());
@@ -99,7 +144,7 @@ impl Turns {
     fn begin_round(&self) {
         let mut state = self.state.borrow_mut();
         let called = TURNS_A_ROUND.min(state.waiting.len());
-        state.taken = called;
+        state.begin_round(self.looks.count(), called);
         state.called += called as u64;
         // In a worker waking queues a task, and runs nothing.
         state.waiting.drain(..called).for_each(Waker::wake);
@@ -137,6 +182,7 @@ impl<F: Future + Unpin> Future for Paced<F> {
 mod tests {
     use super::*;
     use tokio::runtime::{Builder, LocalOptions};
+    use tokio::sync::Notify;
     use tokio::task::{JoinHandle, spawn_local, yield_now};
 
     const CROWD: usize = 10 * TURNS_A_ROUND;
@@ -144,15 +190,18 @@ mod tests {
     /// What ran, in order: the number of a login, or a query, which is none.
     type Log = Rc<RefCell<Vec<Option<usize>>>>;
 
-    fn on_a_worker(test: impl Future) {
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default());
-        runtime.expect("a runtime").block_on(test);
+    fn on_a_worker<F: Future>(test: impl FnOnce(Rc<Turns>) -> F) {
+        let looks = Looks::default();
+        let turns = Rc::new(Turns::new(looks.clone()));
+        let runtime = Builder::new_current_thread()
+            .on_thread_unpark(move || looks.note())
+            .build_local(LocalOptions::default());
+        runtime.expect("a runtime").block_on(test(turns));
     }
 
     /// An usher, and a login for each number that takes so many turns.
-    fn crowd(steps: usize, log: &Log) -> Vec<JoinHandle<()>> {
-        let turns = Rc::<Turns>::default();
-        let ushered = Rc::clone(&turns);
+    fn crowd(turns: &Rc<Turns>, steps: usize, log: &Log) -> Vec<JoinHandle<()>> {
+        let ushered = Rc::clone(turns);
         spawn_local(async move { ushered.usher().await });
         let login = |number| {
             let log = Rc::clone(log);
@@ -164,7 +213,7 @@ mod tests {
                     }
                 }
             });
-            spawn_local(Paced::new(Rc::clone(&turns), login))
+            spawn_local(Paced::new(Rc::clone(turns), login))
         };
         (0..CROWD).map(login).collect()
     }
@@ -182,10 +231,10 @@ mod tests {
 
     #[test]
     fn a_query_is_behind_few_logins_and_each_login_comes_to_its_end() {
-        on_a_worker(async {
+        on_a_worker(|turns| async move {
             let log = Log::default();
             let session = busy_session(&log);
-            for login in crowd(3, &log) {
+            for login in crowd(&turns, 3, &log) {
                 login.await.expect("a login");
             }
             session.abort();
@@ -197,10 +246,31 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_has_slept_begins_a_round_by_itself() {
+        let looks = Looks::default();
+        let turns = Turns::new(looks.clone());
+        let asleep = Arc::new(Notify::new());
+        let goes_to_sleep = Arc::clone(&asleep);
+        let runtime = Builder::new_current_thread()
+            .on_thread_park(move || goes_to_sleep.notify_one())
+            .on_thread_unpark(move || looks.note())
+            .build_local(LocalOptions::default());
+        // There is no usher: whoever had to wait would wait for ever.
+        runtime.expect("a runtime").block_on(async {
+            for step in 0..3 * TURNS_A_ROUND {
+                let polled = |cx: &mut Context<'_>| turns.poll_take(&mut Ticket::default(), cx);
+                let turn = poll_fn(|cx| Poll::Ready(polled(cx))).await;
+                assert!(turn.is_ready(), "step {step}");
+                asleep.notified().await;
+            }
+        });
+    }
+
+    #[test]
     fn turns_come_in_order_and_those_who_have_gone_hold_up_nobody() {
-        on_a_worker(async {
+        on_a_worker(|turns| async move {
             let log = Log::default();
-            let logins = crowd(1, &log);
+            let logins = crowd(&turns, 1, &log);
             // All but the first few wait now.
             yield_now().await;
             let gone = |number: usize| number > CROWD / 2 && !number.is_multiple_of(3);

@@ -76,8 +76,10 @@ pub struct Startup {
     /// The minor version of protocol 3 that the client asked for. It may be one that does not
     /// exist; see [`Startup::accepted_minor`].
     pub minor: u16,
-    /// The parameters as they came, names and values, in order. There is a user among them.
-    pub parameters: Vec<(String, String)>,
+    /// The names and values as they came, one behind the other.
+    text: String,
+    /// Where the name and the value of each parameter end in it. There is a user among them.
+    ends: Vec<[usize; 2]>,
 }
 
 /// What kind of session the `replication` parameter asks for.
@@ -221,19 +223,21 @@ fn parse_cancel(packet: &[u8]) -> Result<FirstPacket<'_>, StartupError> {
 
 /// Parses names and values, each ended by a NUL, the list ended by an empty name.
 fn parse_startup(minor: u16, mut body: &[u8]) -> Result<Startup, StartupError> {
-    let mut parameters = Vec::new();
+    let mut startup = Startup {
+        minor,
+        text: String::with_capacity(body.len()),
+        ends: Vec::with_capacity(4),
+    };
     loop {
         let name = take_string(&mut body)?;
         if name.is_empty() {
             break;
         }
-        let value = take_string(&mut body)?;
-        parameters.push((text(name, name)?, text(name, value)?));
+        startup.push(name, take_string(&mut body)?)?;
     }
     if !body.is_empty() {
         return Err(StartupError::Unterminated);
     }
-    let startup = Startup { minor, parameters };
     if startup.user().is_empty() {
         return Err(StartupError::NoUser);
     }
@@ -247,34 +251,52 @@ fn take_string<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], StartupError> {
     Ok(string)
 }
 
-/// A parameter's bytes as text.
+/// Appends a parameter's bytes as text.
 ///
 /// A session's encoding is not known yet. A name of a user or database that is not UTF-8 could be
 /// matched with nothing that is configured, and a setting would reach the server changed, so both
 /// are refused. `application_name` alone is only ever shown; there PostgreSQL 16 and later write
 /// such bytes as `\xNN`, and so do we.
-fn text(name: &[u8], bytes: &[u8]) -> Result<String, StartupError> {
+fn push_text(name: &[u8], bytes: &[u8], text: &mut String) -> Result<(), StartupError> {
     use std::fmt::Write as _;
 
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return Ok(text.to_owned());
+    if let Ok(valid) = std::str::from_utf8(bytes) {
+        text.push_str(valid);
+        return Ok(());
     }
     if name != b"application_name" {
         return Err(StartupError::InvalidUtf8 {
             parameter: name.escape_ascii().to_string(),
         });
     }
-    let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
         for byte in chunk.invalid() {
             write!(text, "\\x{byte:02x}").expect("BUG: writing to a string failed");
         }
     }
-    Ok(text)
+    Ok(())
 }
 
 impl Startup {
+    /// The parameters, names and values, in order.
+    pub fn parameters(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&str, &str)> + DoubleEndedIterator + Clone {
+        self.ends.iter().enumerate().map(|(n, &[name, value])| {
+            let start = n.checked_sub(1).map_or(0, |before| self.ends[before][1]);
+            (&self.text[start..name], &self.text[name..value])
+        })
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), StartupError> {
+        push_text(name, name, &mut self.text)?;
+        let name_end = self.text.len();
+        push_text(name, value, &mut self.text)?;
+        self.ends.push([name_end, self.text.len()]);
+        Ok(())
+    }
+
     /// The user who wants to log in; never empty in what [`parse`] returned.
     pub fn user(&self) -> &str {
         self.last("user").unwrap_or_default()
@@ -296,21 +318,17 @@ impl Startup {
 
     /// The names of the protocol options asked for (`_pq_.` in front); we know none of them.
     pub fn unsupported_options(&self) -> impl Iterator<Item = &str> + Clone {
-        self.parameters
-            .iter()
-            .map(|(name, _)| name.as_str())
+        self.parameters()
+            .map(|(name, _)| name)
             .filter(|name| is_protocol_option(name))
     }
 
     /// The parameters that are settings of the session, in order; a later one overrides an
     /// earlier one of the same name. `options` is among them as it came: see [`parse_options`].
     pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        self.parameters
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(name, _)| {
-                !matches!(*name, "user" | "database" | "replication") && !is_protocol_option(name)
-            })
+        self.parameters().filter(|(name, _)| {
+            !matches!(*name, "user" | "database" | "replication") && !is_protocol_option(name)
+        })
     }
 
     /// The minor version of protocol 3 that this session speaks.
@@ -326,10 +344,8 @@ impl Startup {
 
     /// The last value of a parameter: PostgreSQL lets the last one win.
     fn last(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .rfind(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        let last = self.parameters().rfind(|(known, _)| *known == name);
+        last.map(|(_, value)| value)
     }
 
     fn parse_replication(&self) -> Result<Replication, StartupError> {

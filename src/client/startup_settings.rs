@@ -39,7 +39,7 @@ pub(super) fn asked<'a>(
     peer: &Peer,
     pool: &PoolSettings,
 ) -> Result<Asked<'a>, Refusal> {
-    let mut all = Vec::with_capacity(startup.parameters.len());
+    let mut all = Vec::with_capacity(startup.parameters().len());
     for (name, value) in startup.settings() {
         if name == "options" {
             let options =
@@ -83,8 +83,8 @@ fn owned(asked: Asked<'_>) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A template names the client otherwise.
-fn adds_host(pool: &PoolSettings) -> bool {
+/// Whether the client's address becomes a part of its name. A template names the client otherwise.
+pub(super) fn adds_host(pool: &PoolSettings) -> bool {
     pool.application_name_add_host && pool.application_name.is_identity()
 }
 

@@ -38,10 +38,10 @@ fn every_kind_of_packet() {
     encode_startup(2, parameters, &mut out).unwrap();
     let expected = Startup {
         minor: 2,
-        parameters: parameters
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
+        text: "useranndatabaseshopDateStyleISO".to_owned(),
+        ends: vec![[4, 7], [15, 19], [28, 31]],
     };
+    assert!(expected.parameters().eq(parameters));
     let length = out.len();
     out.extend_from_slice(b"p\0\0\0\x08abc\0");
     assert_eq!(

@@ -4,17 +4,20 @@
 //! a socket of its own for each (SO_REUSEPORT) the kernel would send most clients to a worker on
 //! which they do not stay.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::client::Hub;
 use crate::config::{Config, ListenAddress};
@@ -166,16 +169,15 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    /// For one task: another's waker would take the place of its.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         match self {
-            Self::Tcp(l) => {
-                let (stream, addr) = l.accept().await?;
-                Ok((stream.into(), Peer::Tcp(addr)))
-            }
-            Self::Unix(l) => {
-                let (stream, _) = l.accept().await?;
-                Ok((stream.into(), Peer::Unix))
-            }
+            Self::Tcp(l) => l
+                .poll_accept(cx)
+                .map_ok(|(stream, address)| (stream.into(), Peer::Tcp(address))),
+            Self::Unix(l) => l
+                .poll_accept(cx)
+                .map_ok(|(stream, _)| (stream.into(), Peer::Unix)),
         }
     }
 
@@ -207,26 +209,25 @@ pub async fn accept_all(
                 continue;
             }
         };
-        // Whichever is dropped has nothing in its hands: a connection is served in the poll in
-        // which it is accepted.
-        tokio::select! {
-            () = accept(&hub, &listener, descriptors) => {}
-            _ = duty.wait_for(|&w| w != worker) => {}
-        }
+        // A task of its own, which a connection wakes without what waits here. Aborted, it has nothing in
+        // its hands: a connection is served in the poll in which it is accepted.
+        let mut accepting = JoinSet::new();
+        accepting.spawn_local(accept(Rc::clone(&hub), listener, descriptors));
+        let _changed_or_over = duty.wait_for(|&w| w != worker).await;
     }
 }
 
 /// For ever.
-async fn accept(hub: &Rc<Hub>, listener: &Listener, descriptors: RawFd) {
+async fn accept(hub: Rc<Hub>, listener: Listener, descriptors: RawFd) {
     let mut crowded = Crowded::default();
     loop {
-        match listener.accept().await {
+        match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok((stream, peer)) => {
                 let last = stream.as_raw_fd() >= descriptors;
                 hub.begin(stream, peer);
                 if last {
                     crowded.say("too few descriptors are left for servers");
-                    wait_for_room(listener, descriptors).await;
+                    wait_for_room(&listener, descriptors).await;
                 } else {
                     crowded = Crowded::default();
                 }

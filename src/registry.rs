@@ -5,7 +5,7 @@
 //! keep their servers, and a bad file changes nothing (trap 74).
 //! What an operator has closed for a while (`gates`) outlives a reload.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -95,7 +95,8 @@ pub struct Registry {
     /// What all pools share.
     pub commons: Arc<Commons>,
     current: RwLock<Arc<Current>>,
-    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    /// In a tree: a hash that strangers cannot make collide costs a login more than the few names it is compared with.
+    pools: Mutex<BTreeMap<PoolKey, Arc<Pool>>>,
     limits: Mutex<HashMap<LimitKey, Arc<Limit>>>,
     /// What is known of databases, by cluster and name.
     databases: Mutex<HashMap<(String, String), Arc<catalogue::Database>>>,

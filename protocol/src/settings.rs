@@ -4,14 +4,14 @@
 //! settings?" is a comparison of two addresses. Values are in the server's canonical form: the one
 //! that it reports, never the client's spelling of it (trap 30).
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::route::{TRACEPARENT_SETTING, TraceParent};
 
 /// Session settings that differ from what the server connection was born with, ordered by name.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Settings {
     entries: Vec<(Box<str>, Box<str>)>,
     /// What [`TRACEPARENT_SETTING`] says, read once.
@@ -165,7 +165,8 @@ pub fn quote(value: &str) -> String {
 /// Keeps one copy of each set.
 #[derive(Debug)]
 pub struct SettingsInterner {
-    known: HashSet<Arc<Settings>>,
+    /// In a tree: clients choose them, and a hash that they cannot make collide costs a login more than comparing.
+    known: BTreeSet<Arc<Settings>>,
     empty: Arc<Settings>,
     sweep_at: usize,
 }
@@ -174,7 +175,7 @@ impl Default for SettingsInterner {
     fn default() -> Self {
         let empty = Arc::new(Settings::default());
         Self {
-            known: HashSet::from([Arc::clone(&empty)]),
+            known: BTreeSet::from([Arc::clone(&empty)]),
             empty,
             sweep_at: 64,
         }

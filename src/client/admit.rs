@@ -189,7 +189,7 @@ pub(super) async fn admit(
     hub: &Rc<Hub>,
     mut admission: Box<Admission>,
     counted: Counted,
-) -> Result<Session, ClientLoginError> {
+) -> Result<Box<Session>, ClientLoginError> {
     let by_session = admission.pool.plan().settings.pool_mode == PoolMode::Session;
     let local = hub.pools.local(&admission.pool);
     let prepared = if by_session {
@@ -249,7 +249,9 @@ pub(super) async fn admit(
     // The session sends it, with whatever else its worker has to send then.
     side.outbox.append(|unsent| *unsent = out);
     let login = now.saturating_duration_since(admission.arrived);
-    let mut session = Session::new(Rc::clone(hub), side, local, seat, holdings, login);
+    // Boxed: tokio moves a task's future several times.
+    let hub = Rc::clone(hub);
+    let mut session = Box::new(Session::new(hub, side, local, seat, holdings, login));
     if let Some(server) = server {
         session.begin_with(server, now);
     }
@@ -266,13 +268,22 @@ pub(super) struct Prepared {
 }
 
 async fn prepare(local: &Rc<LocalPool>, admission: &Admission) -> Result<Prepared, Refusal> {
-    let welcome = admission.pool.welcome().await?;
-    let asked = startup_settings::asked(
-        &admission.startup,
-        &admission.peer,
-        &admission.pool.plan().settings,
-    )?;
-    let settings = startup_settings::resolve(local, &welcome, asked).await?;
+    let (pool, startup) = (&admission.pool, &admission.startup);
+    let welcome = pool.welcome().await?;
+    let settings = match local.settings_of_last_login(startup, &welcome) {
+        Some(settings) => settings,
+        None => {
+            // Before the plan: if that changes now, this is too old.
+            let version = pool.version();
+            let plan = &pool.plan().settings;
+            let asked = startup_settings::asked(startup, &admission.peer, plan)?;
+            let settings = startup_settings::resolve(local, &welcome, asked).await?;
+            if !startup_settings::adds_host(plan) {
+                local.note_last_login(startup, version, &welcome, &settings);
+            }
+            settings
+        }
+    };
     Ok(Prepared {
         welcome,
         settings,

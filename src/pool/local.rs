@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use pooler_protocol::settings::Settings;
+use pooler_protocol::startup::Startup;
 use slab::Slab;
 
 use super::checkout::{Checkout, Pooled, Wait};
@@ -15,7 +17,7 @@ use super::state::{Ticket, Waiter};
 use super::{Commons, Errand, Limit, Pool};
 use crate::error::LoginError;
 use crate::metrics::PoolCounters;
-use crate::server::Server;
+use crate::server::{Server, Welcome};
 
 /// How long PostgreSQL may take to close a connection after a goodbye.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -44,6 +46,17 @@ pub struct LocalPool {
     pub(super) idle: RefCell<VecDeque<Idle>>,
     cells: RefCell<Slab<WaitCell>>,
     in_use: Cell<usize>,
+    last_login: RefCell<Option<LastLogin>>,
+}
+
+/// What a login asked for, and what that came to: mostly the next one asks for the same.
+#[derive(Debug)]
+struct LastLogin {
+    startup: Startup,
+    /// Of the plan, and what servers said of themselves: it depended on both.
+    version: u32,
+    welcome: Arc<Welcome>,
+    settings: Arc<Settings>,
 }
 
 impl LocalPool {
@@ -54,7 +67,39 @@ impl LocalPool {
             idle: RefCell::default(),
             cells: RefCell::default(),
             in_use: Cell::new(0),
+            last_login: RefCell::default(),
         })
+    }
+
+    /// What `startup` came to at the last login, if that asked for the same and nothing has changed.
+    #[must_use]
+    pub fn settings_of_last_login(
+        &self,
+        startup: &Startup,
+        welcome: &Arc<Welcome>,
+    ) -> Option<Arc<Settings>> {
+        let last = self.last_login.borrow();
+        let last = last.as_ref()?;
+        let same = last.version == self.shared.version()
+            && Arc::ptr_eq(&last.welcome, welcome)
+            && last.startup == *startup;
+        same.then(|| Arc::clone(&last.settings))
+    }
+
+    /// Notes what `startup` came to, with version `version` of the plan.
+    pub fn note_last_login(
+        &self,
+        startup: &Startup,
+        version: u32,
+        welcome: &Arc<Welcome>,
+        settings: &Arc<Settings>,
+    ) {
+        *self.last_login.borrow_mut() = Some(LastLogin {
+            startup: startup.clone(),
+            version,
+            welcome: Arc::clone(welcome),
+            settings: Arc::clone(settings),
+        });
     }
 
     /// The pool of all workers.

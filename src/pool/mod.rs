@@ -52,7 +52,7 @@ use limit::{Limit, Permit};
 use state::{Bounds, State, Ticket};
 
 /// What tells pools apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolKey {
     /// The name that clients ask for.
     pub database: String,

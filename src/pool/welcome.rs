@@ -14,6 +14,14 @@ impl Pool {
     /// # Errors
     /// What the client is to be told, if no server can be opened.
     pub async fn welcome(self: &Arc<Self>) -> Result<Arc<Welcome>, Refusal> {
+        match self.known_welcome() {
+            Some(welcome) => Ok(welcome),
+            // Boxed: nearly no login waits.
+            None => Box::pin(self.first_welcome()).await,
+        }
+    }
+
+    async fn first_welcome(self: &Arc<Self>) -> Result<Arc<Welcome>, Refusal> {
         let patience = self.plan().settings.server_connect_timeout;
         loop {
             let changed = self.welcome_changed.notified();

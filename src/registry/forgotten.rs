@@ -1,6 +1,6 @@
 //! Forgetting pools: when that is, and what they had done, so that the totals of a database never fall.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -134,7 +134,7 @@ impl Registry {
     /// Forgets those of `pools` for which `goes` says so.
     pub(super) fn forget(
         &self,
-        pools: &mut HashMap<PoolKey, Arc<Pool>>,
+        pools: &mut BTreeMap<PoolKey, Arc<Pool>>,
         goes: impl Fn(&PoolKey, &Pool) -> bool,
     ) {
         pools.retain(|key, pool| {

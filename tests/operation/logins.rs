@@ -19,6 +19,36 @@ fn try_login(port: u16, user: &str, database: &str, password: &str) -> Result<Wi
     Wire::try_login(port, &[("user", user), ("database", database)], password)
 }
 
+/// What a startup packet asks for is looked into once for all logins that ask for the same, one after the other: whoever asks
+/// for something else gets that, and what servers are born with may change in between.
+#[test]
+fn a_login_gets_what_it_asks_for_whatever_the_last_one_got() {
+    let rig = Rig::with(|b| b.set("pool_size = 1"));
+    let zone_of = |zone| rig.login_with(&[("TimeZone", zone)]).one("SHOW TimeZone");
+    let [west, east] = ["PST8PDT", "Asia/Tokyo"];
+    for zone in [west, west, east, east, west] {
+        assert_eq!(zone_of(zone), zone);
+    }
+    // Asks for nothing, and was there before: no login comes between the two below.
+    let mut any = rig.login();
+    for (default, before) in [(west, east), (east, west), (west, east)] {
+        assert_eq!(zone_of(before), before);
+        rig.sql(&format!(
+            "ALTER DATABASE {} SET TimeZone = '{default}'",
+            rig.database
+        ));
+        rig.sql(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()",
+            rig.database
+        ));
+        wait_until("a server that is born with it", || {
+            any.one("SHOW TimeZone") == default
+        });
+        // Servers were born with that when it was asked for last.
+        assert_eq!(zone_of(before), before, "{default}");
+    }
+}
+
 /// Each way to ask for a password, with each form in which it can be kept: the right one gets in, and a wrong one, an
 /// empty one and an unknown user look exactly the same.
 #[test]

@@ -170,7 +170,8 @@ fn unix_sockets_on_both_sides() {
         .listen(&dir.display().to_string())
         .start();
     let socket = dir.join(format!(".s.PGSQL.{}", pooler.port()));
-    assert!(socket.exists());
+    // It binds that one last.
+    wait_until("the socket is there", || socket.exists());
     let dir = dir.to_str().expect("a plain name");
     assert_eq!(
         psql(dir, pooler.port(), "dbname=postgres", "SELECT 42").trim(),

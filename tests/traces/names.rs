@@ -191,9 +191,22 @@ fn session_pools_and_reloads() {
     let at = address(&client);
     assert_eq!(client.one("SHOW application_name"), format!("shop - {at}"));
     assert_eq!(server_name(&rig, &mut client), format!("shop - {at}"));
-    let usual = Rig::new();
-    let mut plain = usual.login_with(&[("application_name", "shop")]);
-    assert_eq!(plain.one("SHOW application_name"), "shop");
+    let mut second = rig.login_with(&[("application_name", "shop")]);
+    let its = address(&second);
+    assert_eq!(second.one("SHOW application_name"), format!("shop - {its}"));
+    let mut usual = Rig::new();
+    for _ in 0..2 {
+        let mut plain = usual.login_with(&[("application_name", "shop")]);
+        assert_eq!(plain.one("SHOW application_name"), "shop");
+    }
+    usual
+        .pooler
+        .reload(|b| b.set("application_name_add_host = true"));
+    m::wait_until("logins have the address", || {
+        let mut named = usual.login_with(&[("application_name", "shop")]);
+        let at = address(&named);
+        named.one("SHOW application_name") == format!("shop - {at}")
+    });
     rig.pooler
         .reload(|b| b.set("application_name = \"{user}: {application}\""));
     m::wait_until("the name has changed", || {

@@ -17,7 +17,7 @@ const COMMENT_LEN_MAX: usize = 2048;
 const STATE_LEN_MAX: usize = 512;
 
 /// A span of the caller's, in its trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceParent {
     /// The trace.
     pub trace_id: [u8; 16],

@@ -27,14 +27,14 @@ const EVERY: Duration = Duration::from_secs(1);
 #[test]
 #[ignore = "a measurement of three minutes"]
 fn a_thousand_pools_with_the_default_bound() {
-    measure("", EVERY);
+    measure("default-bound", "", EVERY);
 }
 
 #[test]
 #[ignore = "a measurement of three minutes"]
 fn a_thousand_pools_with_series_of_their_own() {
     // Two hundred thousand series are more than Prometheus takes in a second on a small machine.
-    measure("max_pools = 0\n", 10 * EVERY);
+    measure("all-series", "max_pools = 0\n", 10 * EVERY);
 }
 
 /// What one window has shown.
@@ -47,7 +47,7 @@ struct Seen {
     beside_us: f64,
 }
 
-fn measure(more: &str, interval: Duration) {
+fn measure(name: &str, more: &str, interval: Duration) {
     let server = Postgres::builder().max_connections(1100).start().unwrap();
     let builder: Builder = Pooler::before(&server);
     let pooler = builder
@@ -93,7 +93,7 @@ fn measure(more: &str, interval: Duration) {
     let scrape = median(&with, |w| (w.beside_us - idle) / w.scrapes as f64);
     println!("CPU a scrape: {:.1} ms, beside the workers", scrape / 1e3);
     assert!(with.iter().all(|window| window.scrapes > 0));
-    let prometheus = Prometheus::start(port, interval, "prometheus-minute");
+    let prometheus = Prometheus::start(port, interval, &format!("prometheus-{name}"));
     window(&pooler, &mut mine, None);
     for _ in 0..10 {
         window(&pooler, &mut mine, None);

@@ -167,10 +167,7 @@ impl Hub {
     async fn let_in(self: Rc<Self>, stream: Stream, peer: Peer) {
         let counted = Counted::new(&self.registry);
         let arrived = Instant::now();
-        let mut limit = self.login_timeout();
-        if self.draining.get().is_some() {
-            limit = Some(limit.map_or(LATE_LOGIN_MAX, |limit| limit.min(LATE_LOGIN_MAX)));
-        }
+        let limit = self.login_timeout();
         let login = authenticate::authenticate(&self, stream, peer, limit).await;
         let admission = match self.note_login(peer, login) {
             None => return,
@@ -289,7 +286,11 @@ impl Hub {
     }
 
     fn login_timeout(&self) -> Option<Duration> {
-        self.registry.current().config.pooler.client_login_timeout
+        let limit = self.registry.current().config.pooler.client_login_timeout;
+        match self.draining.get() {
+            Some(_) => Some(limit.unwrap_or(LATE_LOGIN_MAX).min(LATE_LOGIN_MAX)),
+            None => limit,
+        }
     }
 
     /// Does what was asked.

@@ -1,6 +1,9 @@
 //! Signals that end the pooler, and what becomes of those inside.
 
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use pooler::demo::make_dir;
 
 use crate::support::{Rig, Wire, query, wait_until};
 
@@ -166,5 +169,27 @@ fn t75_nobody_keeps_the_pooler_from_ending() {
     holder.send(&[query("COMMIT")]);
     holder.expect("C(COMMIT) Z(I) E(57P01) .");
     waiting.expect("T D(1) C(SELECT 1) Z(I) E(57P01) .");
+    assert_eq!(rig.pooler.wait_exit().code(), Some(0));
+}
+
+/// Nor does who comes by the Unix socket, which operators may use to the end, and says nothing.
+#[test]
+fn t75_a_late_login_does_not_keep_the_pooler_from_ending() {
+    let dir = make_dir("late").expect("a directory");
+    let rig = Rig::with(|b| {
+        b.listen(&dir.display().to_string())
+            .set("workers = 1")
+            .set("client_login_timeout = \"60s\"")
+    });
+    let mut holder = rig.login();
+    holder.rows("BEGIN");
+    rig.pooler.signal("TERM");
+    drained(&rig);
+    let socket = dir.join(format!(".s.PGSQL.{}", rig.pooler.port()));
+    let _silent = UnixStream::connect(socket).expect("a connection");
+    // When this is answered, the worker has taken the connection.
+    holder.rows("SELECT 1");
+    holder.send(&[query("COMMIT")]);
+    holder.expect("C(COMMIT) Z(I) E(57P01) .");
     assert_eq!(rig.pooler.wait_exit().code(), Some(0));
 }

@@ -96,7 +96,6 @@ impl Turns {
     /// As [`Turns::take`]; `ticket` is one task's, and the same until there was a turn.
     pub(super) fn poll_take(&self, ticket: &mut Ticket, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
-        let state = &mut *state;
         if let Some(number) = ticket.0 {
             // Others wake the task too, such as its client: that is no turn.
             if number.get() > state.called {

@@ -36,10 +36,15 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Panics
 /// If it does not within [`PATIENCE`]; `what` says what was waited for.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+/// As [`wait_until`], within `limit`.
+pub fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not in {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -5,12 +5,12 @@ use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pooler::demo::{Leashed, find_program, free_port, make_dir};
 use serde_json::Value;
 
-use crate::support::{PATIENCE, wait_until};
+use crate::support::{PATIENCE, wait_until, wait_within};
 pub(crate) use crate::support::{get, metrics_port};
 
 /// From PATH, or from where `scripts/install-prometheus.sh` puts it.
@@ -88,11 +88,9 @@ impl Prometheus {
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
         });
         // It spreads its targets over an interval: the first scrape may be as late as that.
-        let deadline = Instant::now() + interval + PATIENCE;
-        while prometheus.value("up") != Some(1.0) {
-            assert!(Instant::now() < deadline, "Prometheus has not scraped");
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        wait_within(interval + PATIENCE, "Prometheus has scraped", || {
+            prometheus.value("up") == Some(1.0)
+        });
         prometheus
     }
 

@@ -61,7 +61,7 @@ fn parameters(startup: &Startup) {
         assert_eq!(back, Ok(Some((expected, again.len()))));
     }
     let (replication, settings) = (startup.replication(), startup.settings().count());
-    assert!(settings <= startup.parameters().count(), "{replication:?}");
+    assert!(settings <= startup.parameters().len(), "{replication:?}");
     if startup.needs_negotiation() {
         let mut out = BytesMut::new();
         encode_negotiate_protocol_version(

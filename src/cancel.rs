@@ -14,6 +14,7 @@ use pooler_protocol::startup::encode_cancel_request;
 use tokio::sync::Semaphore;
 
 use crate::server::{Flying, Identity};
+use crate::timer;
 use crate::tls::Way;
 
 /// Cancel requests that one worker has under way at a time; the others wait for their turn, so a
@@ -39,7 +40,7 @@ impl Canceller {
     /// because it may still land, its server is not handed on. Returns whether it has landed.
     pub async fn send(&self, to: Arc<Identity>, flying: Flying, limit: Duration) -> bool {
         let under_way = Cell::new(false);
-        let sent = tokio::time::timeout(limit, async {
+        let sent = timer::timeout(limit, async {
             let _turn = self.turns.acquire().await;
             deliver(&to, &under_way).await
         })

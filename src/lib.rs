@@ -27,6 +27,7 @@ mod run;
 pub mod server;
 pub mod shutdown;
 pub mod status;
+pub mod timer;
 pub mod tls;
 pub mod top;
 pub mod worker;

@@ -5,7 +5,7 @@
 //! (see [`batch`]); whoever writes otherwise writes behind that. TLS is a third kind of socket: the
 //! other two do not know of it.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -58,6 +58,15 @@ pub enum DetachedStream {
     Unix(std::os::unix::net::UnixStream),
     /// TLS over one of the other two.
     Tls(DetachedTls),
+}
+
+/// A socket that the event loop has not looked at yet (see [`Stream::read_early`]) counts as one that takes nothing.
+#[cold]
+fn write_early(e: io::Error, mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => socket.write(bytes),
+        _ => Err(e),
+    }
 }
 
 impl DetachedStream {
@@ -146,6 +155,18 @@ impl Stream {
         }
     }
 
+    /// Reads what has come with a TCP connection that is new, before the event loop has looked at it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if nothing has; what else the system says is said again by the next read, or that
+    /// finds the end of the stream.
+    pub fn read_early(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => (&*SockRef::from(s.peek())).read(buffer),
+            Self::Unix(_) | Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// Writes what the system takes at once and waits for nothing.
     ///
     /// # Errors
@@ -154,7 +175,10 @@ impl Stream {
     #[inline]
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(s) => s.make_way().and_then(|()| s.peek().try_write(bytes)),
+            Self::Tcp(s) => s.make_way().and_then(|()| {
+                let written = s.peek().try_write(bytes);
+                written.or_else(|e| write_early(e, &SockRef::from(s.peek()), bytes))
+            }),
             Self::Unix(s) => s.make_way().and_then(|()| s.peek().try_write(bytes)),
             Self::Tls(s) => s.try_write(bytes),
         }

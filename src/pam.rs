@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use zeroize::Zeroizing;
 
+use crate::timer;
+
 /// Questions at a time.
 const ASKED_MAX: usize = 16;
 
@@ -62,7 +64,7 @@ pub enum PamFault {
 /// [`PamFault`], if PAM cannot say.
 pub async fn check(question: Question) -> Result<bool, PamFault> {
     let (service, limit) = (question.service.clone(), question.limit);
-    let answered = tokio::time::timeout(limit, ask(question)).await;
+    let answered = timer::timeout(limit, ask(question)).await;
     match answered {
         Ok(Ok(right)) => Ok(right),
         Ok(Err(why)) => Err(PamFault::Failed { service, why }),

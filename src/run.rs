@@ -196,6 +196,7 @@ impl Fleet {
                 door: door.clone(),
                 batch_sends,
                 descriptors,
+                timers: runtime.clone(),
                 heartbeats: heartbeats.clone(),
             })?);
         }

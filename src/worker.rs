@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::admin::Desk;
@@ -19,6 +19,7 @@ use crate::listener::{Bound, accept_all};
 use crate::notify::Heartbeats;
 use crate::pool::{self, LocalPools};
 use crate::registry::Registry;
+use crate::timer;
 
 /// Threads of a worker for what must not block it: names that are looked up, keys that are derived.
 const BLOCKING_THREADS_MAX: usize = 4;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub batch_sends: bool,
     /// Descriptors that clients may take; the numbers from here on are for other things.
     pub descriptors: RawFd,
+    /// Whose event loop has its timers; it goes round for as long as clients are served.
+    pub timers: Handle,
     /// Where it shows that it goes round.
     pub heartbeats: Heartbeats,
 }
@@ -57,10 +60,11 @@ pub struct Parts {
 pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
     let name = format!("worker-{}", parts.index);
     std::thread::Builder::new().name(name).spawn(move || {
+        timer::borrow_from(parts.timers.clone());
         let looks = client::Looks::default();
         let counted = looks.clone();
         let runtime = Builder::new_current_thread()
-            .enable_all()
+            .enable_io()
             .on_thread_unpark(move || counted.note())
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build_local(LocalOptions::default());
@@ -83,6 +87,7 @@ async fn work(parts: Parts, looks: client::Looks) {
         door,
         batch_sends,
         descriptors,
+        timers: _,
         heartbeats,
     } = parts;
     if batch_sends {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// The modules of `src/`, bottom first: a module may use those in the rows above its own in this
 /// table, never one beside it or below.
 const LAYERS: &[&[&str]] = &[
-    // What a worker has to send, collected.
-    &["batch"],
+    // What a worker has to send, collected; and its timers.
+    &["batch", "timer"],
     // Words, numbers, keys, and a socket as one type.
     &[
         "error", "metrics", "shutdown", "notify", "log", "config", "net", "status",
@@ -75,6 +75,20 @@ const NOT_IN_PROTOCOL: &[&str] = &[
     "rand::",
 ];
 
+/// Where tokio's timers may be used as they are: what never runs on a worker, whose event loop has none and would
+/// end what asks for one. Everything else has them from `timer`.
+const OWN_TIMERS: &[&str] = &[
+    "timer.rs",
+    "run.rs",
+    "ldap.rs",
+    "exposition/",
+    "cluster/monitor.rs",
+    "observe/",
+    "check/",
+    "demo/",
+    "top/",
+];
+
 /// Lines that a file may have.
 const LINES_MAX: usize = 600;
 
@@ -106,6 +120,23 @@ fn the_protocol_crate_touches_no_socket_no_clock_and_no_log() {
             for word in NOT_IN_PROTOCOL.iter().filter(|w| text.contains(**w)) {
                 wrong.push(format!("{file}:{line}: mentions {word}"));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_runs_on_workers_borrows_its_timers() {
+    let mut wrong = Vec::new();
+    let has_own = |file: &String| {
+        OWN_TIMERS
+            .iter()
+            .any(|own| file["src/".len()..].starts_with(own))
+    };
+    for file in sources("src").into_iter().filter(|file| !has_own(file)) {
+        let lines = code(&file).into_iter();
+        for (line, _) in lines.filter(|(_, text)| text.contains("tokio::time")) {
+            wrong.push(format!("{file}:{line}: uses tokio::time, not timer"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -11,6 +11,7 @@ use super::{Control, Desk, Errand, Reloaded, Scope, Whom, is_console};
 use crate::config::parse_duration;
 use crate::error::Refusal;
 use crate::shutdown::Ask;
+use crate::timer;
 
 /// How often WAIT_CLOSE looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -246,7 +247,7 @@ async fn wait_close(desk: &Desk, given: &Given) -> Result<(), Refusal> {
         if limit.is_some_and(|limit| began.elapsed() >= limit) {
             return Err(timeout(limit, &old).detail(format!("Of {}.", old.join(", "))));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        timer::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -22,6 +22,7 @@ use super::holders::{who_holds, who_reads_nothing};
 use super::{Desk, Errand, Scope};
 use crate::error::Refusal;
 use crate::registry::{Closed, Closing, Gates, Registry};
+use crate::timer;
 
 /// How often it is looked whether all is closed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -111,7 +112,7 @@ impl Hold {
                     left.join(", ")
                 )));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            timer::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -193,7 +194,7 @@ impl<'a> Standstill<'a> {
         };
         match limit {
             None => all.await,
-            Some(limit) if tokio::time::timeout(limit, all).await.is_ok() => {}
+            Some(limit) if timer::timeout(limit, all).await.is_ok() => {}
             Some(limit) => {
                 let who = who_reads_nothing(&self.desk.look(Scope::Everybody).await);
                 let limit = crate::config::show_duration(limit);

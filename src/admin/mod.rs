@@ -21,6 +21,7 @@ use crate::error::Refusal;
 use crate::pool::limit::Limit;
 use crate::registry::Registry;
 use crate::shutdown::Ask;
+use crate::timer;
 
 mod act;
 mod census;
@@ -186,12 +187,12 @@ impl Desk {
         within: Duration,
         errand: impl Fn(oneshot::Sender<T>) -> Errand,
     ) -> Vec<Option<T>> {
-        let deadline = tokio::time::Instant::now() + within;
+        let deadline = Instant::now() + within;
         let asked = self.ask_each(errand);
         let mut answers = Vec::with_capacity(asked.len());
         for answer in asked {
             // An answer that is there counts, however late the one before it was given up.
-            let answer = tokio::time::timeout_at(deadline, answer).await;
+            let answer = timer::timeout_at(deadline, answer).await;
             answers.push(answer.ok().and_then(Result::ok));
         }
         answers

@@ -18,6 +18,7 @@ use super::portal::{Formats, Request, malformed, write_heads};
 use super::visits::Visit;
 use crate::error::Refusal;
 use crate::net::Stream;
+use crate::timer;
 
 /// The longest message.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
@@ -103,7 +104,7 @@ pub async fn serve(desk: Arc<Desk>, mut visitor: Visitor) {
     tracing::info!("console refused: {:?}", refusal.message);
     refusal.write(&mut visitor.out);
     let sent = visitor.stream.write_all(&visitor.out);
-    let _sent = tokio::time::timeout(WRITE_MAX, sent).await;
+    let _sent = timer::timeout(WRITE_MAX, sent).await;
 }
 
 /// The connection is of no use any more.
@@ -209,7 +210,7 @@ impl<'a> Session<'a> {
 
     async fn flush(&mut self) -> Result<(), Gone> {
         let out = std::mem::take(&mut self.out);
-        let sent = tokio::time::timeout(WRITE_MAX, self.stream.write_all(&out)).await;
+        let sent = timer::timeout(WRITE_MAX, self.stream.write_all(&out)).await;
         sent.map_err(|_elapsed| Gone)?.map_err(|_| Gone)
     }
 

@@ -21,6 +21,7 @@ use crate::pool::limit::Permit;
 use crate::pool::{Checkout, LocalPool, Pool, Seated};
 use crate::relay::ClientSide;
 use crate::server::Welcome;
+use crate::timer;
 
 /// How long a client may take to take in its last message.
 const REFUSE_MAX: Duration = Duration::from_secs(5);
@@ -164,7 +165,7 @@ impl Admission<Stream> {
     pub(super) async fn refuse(&mut self, refusal: &Refusal) {
         refusal.write(&mut self.out);
         let sent = self.stream.write_all(&self.out);
-        let _sent = tokio::time::timeout(REFUSE_MAX, sent).await;
+        let _sent = timer::timeout(REFUSE_MAX, sent).await;
     }
 }
 

@@ -27,6 +27,7 @@ use super::{Hub, farewell};
 use crate::error::{ClientLoginError, Refusal, ServerFault};
 use crate::net::{Peer, Stream, host_name};
 use crate::pool::{Checkout, Pool};
+use crate::timer;
 
 /// Bytes that a client may send before it is let in.
 const EARLY_LEN_MAX: usize = 64 * 1024;
@@ -116,7 +117,7 @@ pub(super) async fn give_name(
     let mut sql = String::new();
     let name = frame.fill(own.map_or("", |(_, value)| value));
     push_set_config(&mut sql, SETTING, Some(&name));
-    let told = tokio::time::timeout(ASK_MAX, server.ask(&sql, |_, _| ())).await;
+    let told = timer::timeout(ASK_MAX, server.ask(&sql, |_, _| ())).await;
     match told.unwrap_or(Err(ServerFault::Timeout)) {
         Ok(()) => {}
         Err(fault) => return Err(Refusal::server_gone(&server.identity.host, fault)),
@@ -165,7 +166,7 @@ async fn born_as(server: &mut Checkout, user: &str) -> Result<Option<Box<[u8]>>,
             says = Some(Box::from(*rest));
         }
     });
-    match tokio::time::timeout(ASK_MAX, asked).await {
+    match timer::timeout(ASK_MAX, asked).await {
         Ok(Ok(()) | Err(ServerFault::Settings(_))) if server.reusable().is_some() => Ok(says),
         Ok(Ok(()) | Err(ServerFault::Settings(_))) => Err(ServerFault::Closed),
         Ok(Err(fault)) => Err(fault),

@@ -32,6 +32,7 @@ use crate::net::{Peer, Stream};
 use crate::pool::Pool;
 use crate::pool::limit::Permit;
 use crate::registry::Current;
+use crate::timer;
 
 /// How long a cancel request may take before its connection is closed.
 const CANCEL_MAX: Duration = Duration::from_secs(30);
@@ -277,7 +278,7 @@ async fn cancel(hub: &Rc<Hub>, process_id: i32, key: &[u8]) {
         })
         .collect();
     // Nothing to cancel, a wrong key and a cancel that was given up all look the same.
-    let _ended = tokio::time::timeout(CANCEL_MAX, async {
+    let _ended = timer::timeout(CANCEL_MAX, async {
         for landed in asked {
             let _landed_or_not = landed.await;
         }
@@ -298,7 +299,7 @@ async fn prove_in_turn(
     match attempts.begin(address, user, free, Instant::now()) {
         Some(Duration::ZERO) => {}
         // A timer, which nothing else on a worker has: only who failed often waits for one.
-        Some(wait) => tokio::time::sleep(wait).await,
+        Some(wait) => timer::sleep(wait).await,
         None => return Err(Refusal::too_many_failures(user).into()),
     }
     let proven = prove(hub, current, talk, startup).await;

@@ -22,6 +22,7 @@ use crate::config::PoolMode;
 use crate::error::{LoginError, Refusal, ServerFault};
 use crate::pool::{Checkout, LocalPool};
 use crate::server::Server;
+use crate::timer;
 
 /// When a server still works after a cancel, another is sent; then after twice that, and so on.
 const CANCEL_AGAIN: Duration = Duration::from_millis(200);
@@ -78,7 +79,7 @@ pub(super) async fn checkout(local: &Rc<LocalPool>) -> Result<Checkout, NoServer
     local.shared().line_up();
     let limit = local.shared().plan().settings.query_wait_timeout;
     let waited = std::future::poll_fn(|cx| wait.poll(cx));
-    match tokio::time::timeout(limit.unwrap_or(Duration::MAX), waited).await {
+    match timer::timeout(limit.unwrap_or(Duration::MAX), waited).await {
         Ok(served) => served.map_err(NoServer::Login),
         Err(_elapsed) => Err(NoServer::Timeout),
     }
@@ -92,7 +93,7 @@ pub(super) fn clean_and_release(checkout: Checkout) {
     tokio::task::spawn_local(async move {
         let mut checkout = checkout;
         let host = checkout.identity.host.clone();
-        match tokio::time::timeout(SETTLE_MAX, clean(&mut checkout)).await {
+        match timer::timeout(SETTLE_MAX, clean(&mut checkout)).await {
             Ok(Ok(())) => release_if_reusable(checkout),
             Ok(Err(e)) => tracing::debug!(server = %host, "closed instead of cleaned: {e}"),
             Err(_elapsed) => tracing::warn!(server = %host, "closed: not clean in {SETTLE_MAX:?}"),
@@ -129,7 +130,7 @@ pub(super) fn settle(hub: &Rc<Hub>, checkout: Checkout, half_sent: bool, interru
         let mut checkout = checkout;
         let host = checkout.identity.host.clone();
         let rest = bring_to_rest(&hub, &mut checkout, interrupt);
-        match tokio::time::timeout(SETTLE_MAX, rest).await {
+        match timer::timeout(SETTLE_MAX, rest).await {
             Ok(Ok(())) => release_if_reusable(checkout),
             Ok(Err(e)) => tracing::debug!(server = %host, "closed after its client left: {e}"),
             Err(_elapsed) => {
@@ -154,7 +155,7 @@ async fn bring_to_rest(
         if interrupt && checkout.ledger.is_busy() {
             cancel(hub, checkout);
         }
-        if let Ok(rested) = tokio::time::timeout(pause, drain(checkout)).await {
+        if let Ok(rested) = timer::timeout(pause, drain(checkout)).await {
             rested?;
             break;
         }

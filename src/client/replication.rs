@@ -22,6 +22,7 @@ use crate::pool::{Holder, Pool, liveness};
 use crate::server::Server;
 use crate::server::login::{Target, login};
 use crate::status;
+use crate::timer;
 
 mod pump;
 
@@ -267,7 +268,7 @@ async fn open(
             tls: Arc::clone(&plan.recipe.tls),
         };
         let limit = plan.settings.server_connect_timeout;
-        let tried = tokio::time::timeout(limit, login(&target)).await;
+        let tried = timer::timeout(limit, login(&target)).await;
         match tried {
             Ok(Ok((server, _))) => {
                 if plan

@@ -20,6 +20,7 @@ use crate::error::{Refusal, ServerFault};
 use crate::net::Peer;
 use crate::pool::LocalPool;
 use crate::server::Welcome;
+use crate::timer;
 
 /// Bytes of a name in PostgreSQL, with its end (`NAMEDATALEN`).
 const NAME_LEN: usize = 64;
@@ -164,7 +165,7 @@ async fn ask_server(
     }
     let mut values = Vec::new();
     let mut refusal = None;
-    let judged = tokio::time::timeout(
+    let judged = timer::timeout(
         ASK_MAX,
         checkout.ask(&sql, |tag, body| match tag {
             tag::DATA_ROW => {

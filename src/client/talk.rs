@@ -43,15 +43,24 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// Nothing said yet.
-    pub(super) fn new(stream: Stream, peer: Peer, scratch: SharedScratch) -> Self {
+    /// Nothing is said yet, but what the client may have said by itself.
+    pub(super) fn new(mut stream: Stream, peer: Peer, scratch: SharedScratch) -> Self {
+        let mut received = BytesMut::with_capacity(RECEIVED_ROOM);
+        {
+            // A client that speaks first has spoken when its connection is taken: without a look at all sockets
+            // in between its login is shorter. What has gone wrong shows when more is waited for.
+            let input = &mut scratch.borrow_mut().input[..READ_LEN];
+            if let Ok(n) = stream.read_early(input) {
+                received.extend_from_slice(&input[..n]);
+            }
+        }
         Self {
             stream: Some(stream),
             peer,
             binding: ChannelBinding::Unavailable,
             certificate: None,
             scratch,
-            received: BytesMut::with_capacity(RECEIVED_ROOM),
+            received,
             out: BytesMut::with_capacity(OUT_ROOM),
             unsent: Outbox::default(),
         }

@@ -12,6 +12,7 @@ use super::{Address, DOWN_FOR, Lookup, LookupError, Row, Server, lock};
 use crate::error::ServerFault;
 use crate::pool::Locate as _;
 use crate::server::login::{Target, login};
+use crate::timer;
 
 /// Bytes of an answer.
 const ANSWER_LEN_MAX: usize = 1 << 20;
@@ -109,7 +110,7 @@ impl Lookup {
         let mut errors = Vec::new();
         for address in addresses {
             let host = address.to_string();
-            match tokio::time::timeout(limit, self.log_in_at(address)).await {
+            match timer::timeout(limit, self.log_in_at(address)).await {
                 Ok(Ok(server)) => return Ok(server),
                 Ok(Err(e)) => errors.push(e),
                 Err(_elapsed) => errors.push(format!("{host} does not answer")),

@@ -23,6 +23,7 @@ use crate::cluster::Cluster;
 use crate::net::{Address, DetachedStream, Liveness};
 use crate::server::Server;
 use crate::server::login::Credentials;
+use crate::timer;
 use crate::tls::Connector;
 
 mod answers;
@@ -272,7 +273,7 @@ impl Lookup {
                 let (this, name) = (Arc::clone(self), name.to_owned());
                 let limit = self.recipe.timeout;
                 let find_out = move || async move {
-                    let timed = tokio::time::timeout(limit, ask(name.clone())).await;
+                    let timed = timer::timeout(limit, ask(name.clone())).await;
                     let result = timed.unwrap_or(Err(LookupError::Timeout(limit)));
                     let result = result.map_err(|e| this.log(e));
                     let now = Instant::now();

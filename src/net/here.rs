@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use crate::timer;
+
 /// Questions at a time.
 const ASKED_MAX: usize = 16;
 
@@ -45,7 +47,7 @@ pub async fn name_of(address: IpAddr) -> Option<String> {
         let mut back = dns_lookup::lookup_host(&name).ok().filter(|_| is_name)?;
         back.any(|a| a == address).then_some(name)
     });
-    let name = tokio::time::timeout(PATIENCE, asked).await.ok()??;
+    let name = timer::timeout(PATIENCE, asked).await.ok()??;
     let mut names = known();
     if names.len() >= NAMES_MAX {
         names.clear();
@@ -87,7 +89,7 @@ pub async fn user_name(uid: u32) -> Option<String> {
         let user = nix::unistd::User::from_uid(uid.into()).ok()?;
         user.map(|user| user.name)
     });
-    tokio::time::timeout(PATIENCE, asked).await.ok()??
+    timer::timeout(PATIENCE, asked).await.ok()??
 }
 
 async fn blocking<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {

@@ -14,6 +14,7 @@ use crate::error::{LoginError, Outlook};
 use crate::net::Liveness;
 use crate::server::Server;
 use crate::server::login::{LoginTimes, Target, login};
+use crate::timer;
 
 /// Socket options as configured.
 #[must_use]
@@ -246,7 +247,7 @@ pub(super) async fn try_host(
         tls: Arc::clone(&plan.recipe.tls),
     };
     let (mut server, times) =
-        tokio::time::timeout(limit, login(&target))
+        timer::timeout(limit, login(&target))
             .await
             .map_err(|_elapsed| LoginError::Timeout {
                 host: candidate.address.to_string(),

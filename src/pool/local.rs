@@ -18,6 +18,7 @@ use super::{Commons, Errand, Limit, Pool};
 use crate::error::LoginError;
 use crate::metrics::PoolCounters;
 use crate::server::{Server, Welcome};
+use crate::timer;
 
 /// How long PostgreSQL may take to close a connection after a goodbye.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -468,7 +469,7 @@ pub(super) fn close(mut pooled: Box<Pooled>) {
             while matches!(pooled.server.stream.read(&mut unread).await, Ok(n) if n > 0) {}
         };
         // One that does not close is closed here.
-        let _in_time = tokio::time::timeout(CLOSE_MAX, gone).await;
+        let _in_time = timer::timeout(CLOSE_MAX, gone).await;
     });
 }
 

@@ -21,6 +21,7 @@ use crate::config::PoolMode;
 use crate::error::ServerFault;
 use crate::server::Server;
 use crate::server::catalogue::Database;
+use crate::timer;
 
 /// How long names are good for: definitions may change past the pooler, too.
 const GOOD_FOR: Duration = Duration::from_secs(60);
@@ -79,7 +80,7 @@ impl Pool {
                 _ => {}
             }
         });
-        match tokio::time::timeout(ASK_MAX, asked).await {
+        match timer::timeout(ASK_MAX, asked).await {
             Ok(Ok(())) => {
                 let interners = &self.commons.interners;
                 interners.set_suspect_names(self.id, names);
@@ -124,7 +125,7 @@ impl Pool {
                 names.add(kind, name);
             }
         });
-        let asked = tokio::time::timeout(CATALOGUE_ASK_MAX, asked).await;
+        let asked = timer::timeout(CATALOGUE_ASK_MAX, asked).await;
         match asked.unwrap_or(Err(ServerFault::Timeout)) {
             Ok(()) => database.set(names.build(), definitions),
             Err(ServerFault::Settings(message)) => {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Pool;
 use crate::error::Refusal;
 use crate::server::Welcome;
+use crate::timer;
 
 impl Pool {
     /// What servers of this pool say of themselves; waits for a first server if there was none.
@@ -35,7 +36,7 @@ impl Pool {
             }
             let _waiting = AwaitsWelcome::new(self);
             self.ask_to_grow();
-            let in_time = tokio::time::timeout(patience, changed).await;
+            let in_time = timer::timeout(patience, changed).await;
             if in_time.is_err() && !self.is_paused() {
                 return Err(self.out_of_patience());
             }

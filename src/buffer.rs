@@ -30,6 +30,15 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Itself, with a buffer: a session that panicked may have had it, and the others go on.
+    #[inline]
+    pub fn whole(&mut self) -> &mut Self {
+        if self.input.is_empty() {
+            *self = Self::default();
+        }
+        self
+    }
+
     /// Puts the output buffer back in its place, emptied, and not larger than it has to be.
     #[inline]
     pub fn put_back(&mut self, mut output: Vec<u8>) {

@@ -263,8 +263,8 @@ async fn next(listener: &AsyncFd<Bound>) -> io::Result<(Stream, Peer)> {
     loop {
         let mut ready = listener.readable().await?;
         if let Ok(accepted) = ready.try_io(|l| l.get_ref().accept()) {
-            // The kernel makes a socket and a file before it sees that nobody waits: a tenth of the time in which
-            // a look shows as much.
+            // A look takes a tenth of the time of an accept in vain: that makes a socket and a file before it sees
+            // that nobody waits.
             if accepted.is_ok() && !listener.get_ref().has_more() {
                 ready.clear_ready();
             }

@@ -19,6 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 mod here;
 mod names;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use here::{host_name, name_of, networks, user_name};
@@ -60,7 +62,8 @@ pub enum DetachedStream {
     Tls(DetachedTls),
 }
 
-/// A socket that the event loop has not looked at yet (see [`Stream::read_early`]) counts as one that takes nothing.
+/// Asks the system itself, because the event loop says of a socket at which it has not looked yet that it takes
+/// nothing. One that is full is asked in vain.
 #[cold]
 fn write_early(e: io::Error, mut socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     match e.kind() {
@@ -155,7 +158,8 @@ impl Stream {
         }
     }
 
-    /// Reads what has come with a TCP connection that is new, before the event loop has looked at it.
+    /// Reads what has come with a new connection, before the event loop has looked at it: until then it says that
+    /// nothing can be read.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if nothing has; what else the system says is said again by the next read, or that
@@ -163,7 +167,8 @@ impl Stream {
     pub fn read_early(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(s) => (&*SockRef::from(s.peek())).read(buffer),
-            Self::Unix(_) | Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Unix(s) => (&*SockRef::from(s.peek())).read(buffer),
+            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -179,7 +184,10 @@ impl Stream {
                 let written = s.peek().try_write(bytes);
                 written.or_else(|e| write_early(e, &SockRef::from(s.peek()), bytes))
             }),
-            Self::Unix(s) => s.make_way().and_then(|()| s.peek().try_write(bytes)),
+            Self::Unix(s) => s.make_way().and_then(|()| {
+                let written = s.peek().try_write(bytes);
+                written.or_else(|e| write_early(e, &SockRef::from(s.peek()), bytes))
+            }),
             Self::Tls(s) => s.try_write(bytes),
         }
     }

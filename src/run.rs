@@ -180,16 +180,22 @@ impl Fleet {
             let _stopped = tellers[worker].send(Errand::Console(errand));
         };
         let desk = Desk::new(Arc::clone(&registry), control, workers, Box::new(tell));
-        let mut threads = Vec::with_capacity(workers);
+        let mut fleet = Self {
+            registry,
+            couriers,
+            desk,
+            heartbeats: Heartbeats::new(workers),
+            threads: Vec::with_capacity(workers),
+            socket_files,
+        };
         let door = client::Door::default();
-        let heartbeats = Heartbeats::new(workers);
         let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
         for (index, ((pool_errands, client_errands), listeners)) in parts.enumerate() {
-            threads.push(worker::start(Parts {
+            let started = worker::start(Parts {
                 index,
-                registry: Arc::clone(&registry),
-                couriers: couriers.clone(),
-                desk: Arc::clone(&desk),
+                registry: Arc::clone(&fleet.registry),
+                couriers: fleet.couriers.clone(),
+                desk: Arc::clone(&fleet.desk),
                 pool_errands,
                 client_errands,
                 listeners,
@@ -197,18 +203,18 @@ impl Fleet {
                 batch_sends,
                 descriptors,
                 timers: runtime.clone(),
-                heartbeats: heartbeats.clone(),
-            })?);
+                heartbeats: fleet.heartbeats.clone(),
+            });
+            match started {
+                Ok(thread) => fleet.threads.push(thread),
+                Err(e) => {
+                    // Those that run have their timers on this thread.
+                    fleet.stop();
+                    return Err(e.into());
+                }
+            }
         }
         tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "pooler is up");
-        let fleet = Self {
-            registry,
-            couriers,
-            desk,
-            heartbeats,
-            threads,
-            socket_files,
-        };
         Ok((fleet, controls))
     }
 

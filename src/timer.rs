@@ -1,10 +1,9 @@
 //! Timers of what runs on workers.
 //!
 //! A worker's event loop has no timers of its own: with them, each time that it goes to sleep and wakes costs a look
-//! at the clock and a lock, an eighth of what a transaction costs this program, for timers that hardly ever are. What
-//! is rare enough to deserve one (a login to a server, a server that is made clean) has it in the main thread's loop,
-//! which goes round twenty times a second anyway and wakes the worker when the time has come. Deadlines of sessions
-//! and logins, which are many, are kept by the sweep.
+//! at the clock and a lock, for timers that hardly ever are. What is rare enough to deserve one (a login to a server,
+//! a server that is made clean) has it in the main thread's loop, which goes round twenty times a second anyway and
+//! wakes the worker when the time has come. Deadlines of sessions and logins, which are many, are kept by the sweep.
 //!
 //! On a thread that was lent none, timers are those of the event loop it runs.
 
@@ -71,17 +70,19 @@ mod tests {
             lend.send(runtime.handle().clone()).expect("a receiver");
             runtime.block_on(ended).expect("the end");
         });
-        borrow_from(lent.recv().expect("a handle"));
-        let worker = Builder::new_current_thread()
-            .build()
-            .expect("an event loop");
-        worker.block_on(async {
-            sleep(Duration::from_millis(1)).await;
-            let never = std::future::pending::<()>();
-            assert!(timeout(Duration::from_millis(1), never).await.is_err());
-            let at_once = std::future::ready(7);
-            assert_eq!(timeout_at(Instant::now(), at_once).await, Ok(7));
+        let lent = lent.recv().expect("a handle");
+        let worker = std::thread::spawn(move || {
+            borrow_from(lent);
+            let worker = Builder::new_current_thread().build();
+            worker.expect("an event loop").block_on(async {
+                sleep(Duration::from_millis(1)).await;
+                let never = std::future::pending::<()>();
+                assert!(timeout(Duration::from_millis(1), never).await.is_err());
+                let at_once = std::future::ready(7);
+                assert_eq!(timeout_at(Instant::now(), at_once).await, Ok(7));
+            });
         });
+        worker.join().expect("no panic");
         done.send(()).expect("a receiver");
         lender.join().expect("no panic");
     }

@@ -66,7 +66,7 @@ impl Rig {
     /// Logged in on both sides and warm: the statement is prepared, every buffer has its room.
     pub(crate) fn new() -> Self {
         let runtime = Builder::new_current_thread()
-            .enable_all()
+            .enable_io()
             .build_local(LocalOptions::default())
             .expect("an event loop");
         let interners = Interners::new(1 << 20);

@@ -97,6 +97,7 @@ pub(super) async fn authenticate(
     limit: Option<Duration>,
 ) -> Result<Admitted, ClientLoginError> {
     let mut talk = Talk::new(stream, peer, Rc::clone(&hub.scratch));
+    talk.read_early();
     let timed = {
         // Pinned where it is made: moved into place it would be copied twice.
         let conversation = pin!(async {
@@ -298,7 +299,7 @@ async fn prove_in_turn(
     let free = current.config.auth.max_login_failures.count();
     match attempts.begin(address, user, free, Instant::now()) {
         Some(Duration::ZERO) => {}
-        // A timer, which nothing else on a worker has: only who failed often waits for one.
+        // A timer of its own: only who failed often waits for one.
         Some(wait) => timer::sleep(wait).await,
         None => return Err(Refusal::too_many_failures(user).into()),
     }

@@ -236,11 +236,8 @@ impl Session {
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let scratch = Rc::clone(&self.hub.scratch);
-        let scratch = &mut *scratch.borrow_mut();
-        if scratch.input.is_empty() {
-            // A session panicked while it had the buffer; the others go on.
-            *scratch = Scratch::default();
-        }
+        let mut scratch = scratch.borrow_mut();
+        let scratch = scratch.whole();
         if self.seat.has_orders() && matches!(self.obey(), Step::End) {
             return Poll::Ready(());
         }

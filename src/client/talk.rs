@@ -43,24 +43,15 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// Nothing is said yet, but what the client may have said by itself.
-    pub(super) fn new(mut stream: Stream, peer: Peer, scratch: SharedScratch) -> Self {
-        let mut received = BytesMut::with_capacity(RECEIVED_ROOM);
-        {
-            // A client that speaks first has spoken when its connection is taken: without a look at all sockets
-            // in between its login is shorter. What has gone wrong shows when more is waited for.
-            let input = &mut scratch.borrow_mut().input[..READ_LEN];
-            if let Ok(n) = stream.read_early(input) {
-                received.extend_from_slice(&input[..n]);
-            }
-        }
+    /// Nothing said yet.
+    pub(super) fn new(stream: Stream, peer: Peer, scratch: SharedScratch) -> Self {
         Self {
             stream: Some(stream),
             peer,
             binding: ChannelBinding::Unavailable,
             certificate: None,
             scratch,
-            received,
+            received: BytesMut::with_capacity(RECEIVED_ROOM),
             out: BytesMut::with_capacity(OUT_ROOM),
             unsent: Outbox::default(),
         }
@@ -77,6 +68,18 @@ impl Talk {
         )
     }
 
+    /// Reads what the client has said by itself: nearly every one has, when its connection is taken, and its login
+    /// need not wait for a look at all sockets first.
+    pub(super) fn read_early(&mut self) {
+        let stream = self.stream.as_mut().expect(UNDER_WAY);
+        let mut scratch = self.scratch.borrow_mut();
+        let input = &mut scratch.whole().input[..READ_LEN];
+        // What has gone wrong shows when more is waited for.
+        if let Ok(n) = stream.read_early(input) {
+            self.received.extend_from_slice(&input[..n]);
+        }
+    }
+
     /// Waits for the client to say more, after it has been sent what is due.
     ///
     /// # Errors
@@ -86,7 +89,8 @@ impl Talk {
             let stream = self.stream.as_mut().expect(UNDER_WAY);
             ready!(self.unsent.poll_flush(stream, cx))?;
             // The worker's buffer: one of its own would make every login two kilobytes larger.
-            let input = &mut self.scratch.borrow_mut().input[..READ_LEN];
+            let mut scratch = self.scratch.borrow_mut();
+            let input = &mut scratch.whole().input[..READ_LEN];
             let polled = stream.poll_read(cx, input);
             if let Poll::Ready(Ok(n)) = polled {
                 self.received.extend_from_slice(&input[..n]);

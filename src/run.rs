@@ -191,7 +191,7 @@ impl Fleet {
         let door = client::Door::default();
         let parts = pool_errands.into_iter().zip(client_errands).zip(listeners);
         for (index, ((pool_errands, client_errands), listeners)) in parts.enumerate() {
-            let started = worker::start(Parts {
+            let parts = Parts {
                 index,
                 registry: Arc::clone(&fleet.registry),
                 couriers: fleet.couriers.clone(),
@@ -202,10 +202,9 @@ impl Fleet {
                 door: door.clone(),
                 batch_sends,
                 descriptors,
-                timers: runtime.clone(),
                 heartbeats: fleet.heartbeats.clone(),
-            });
-            match started {
+            };
+            match worker::start(parts, runtime.clone()) {
                 Ok(thread) => fleet.threads.push(thread),
                 Err(e) => {
                     // Those that run have their timers on this thread.

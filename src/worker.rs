@@ -47,20 +47,18 @@ pub struct Parts {
     pub batch_sends: bool,
     /// Descriptors that clients may take; the numbers from here on are for other things.
     pub descriptors: RawFd,
-    /// Whose event loop has its timers; it goes round for as long as clients are served.
-    pub timers: Handle,
     /// Where it shows that it goes round.
     pub heartbeats: Heartbeats,
 }
 
-/// Starts a worker.
+/// Starts a worker. `timers` is whose event loop has its timers, and goes round for as long as clients are served.
 ///
 /// # Errors
 /// If the system gives no thread or no event loop.
-pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
+pub fn start(parts: Parts, timers: Handle) -> io::Result<JoinHandle<()>> {
     let name = format!("worker-{}", parts.index);
     std::thread::Builder::new().name(name).spawn(move || {
-        timer::borrow_from(parts.timers.clone());
+        timer::borrow_from(timers);
         let looks = client::Looks::default();
         let counted = looks.clone();
         let runtime = Builder::new_current_thread()
@@ -87,7 +85,6 @@ async fn work(parts: Parts, looks: client::Looks) {
         door,
         batch_sends,
         descriptors,
-        timers: _,
         heartbeats,
     } = parts;
     if batch_sends {

@@ -5,8 +5,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
+
+use socket2::{Domain, Socket, Type};
 
 const FIRST: u16 = 10_240;
 const LAST: u16 = 32_767;
@@ -25,11 +27,62 @@ pub fn free_port() -> io::Result<u16> {
         if given.contains(&port) {
             continue;
         }
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if is_free(port) {
             given.insert(port);
             return Ok(port);
         }
     }
     let none = format!("no free port between {FIRST} and {LAST} on 127.0.0.1");
     Err(io::Error::new(io::ErrorKind::AddrInUse, none))
+}
+
+/// It is bound and never listens: the child of another thread that has not got as far as its program yet holds a copy of
+/// the socket, where whoever looks for the port's owner would be let in, and then be closed upon.
+fn is_free(port: u16) -> bool {
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
+        // Whoever binds the port does the same: a copy is in nobody's way.
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
+    });
+    bound.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_port_where_somebody_listens_is_not_free() {
+        let port = free_port().expect("a port");
+        assert!(is_free(port));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a listener");
+        assert!(!is_free(port));
+        drop(listener);
+    }
+
+    #[test]
+    fn nobody_answers_at_a_free_port_while_others_start_programs() {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let started = Command::new("true").status();
+                        assert!(started.expect("a program").success());
+                    }
+                });
+            }
+            let answered = (0..500).filter(|_| {
+                let port = free_port().expect("a port");
+                TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+            });
+            let answered = answered.count();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(answered, 0);
+        });
+    }
 }

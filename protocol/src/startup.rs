@@ -76,10 +76,23 @@ pub struct Startup {
     /// The minor version of protocol 3 that the client asked for. It may be one that does not
     /// exist; see [`Startup::accepted_minor`].
     pub minor: u16,
-    /// The names and values as they came, one behind the other.
+    /// The names and values as they came, each with its NUL.
     text: String,
-    /// Where the name and the value of each parameter end in it. There is a user among them.
+    /// Where the NUL of the name and that of the value of each parameter are in it.
     ends: Vec<[usize; 2]>,
+    known: Known,
+}
+
+/// What the protocol itself looks for among the parameters: of each the last, which is the one that PostgreSQL lets win.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    /// Where it is among the parameters.
+    user: usize,
+    /// Where it is, if it is there and not empty.
+    database: Option<usize>,
+    replication: Replication,
+    /// Whether there are protocol options.
+    has_options: bool,
 }
 
 /// What kind of session the `replication` parameter asks for.
@@ -222,26 +235,49 @@ fn parse_cancel(packet: &[u8]) -> Result<FirstPacket<'_>, StartupError> {
 }
 
 /// Parses names and values, each ended by a NUL, the list ended by an empty name.
-fn parse_startup(minor: u16, mut body: &[u8]) -> Result<Startup, StartupError> {
-    let mut startup = Startup {
-        minor,
-        text: String::with_capacity(body.len()),
-        ends: Vec::with_capacity(4),
+fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text.to_owned(),
+        Err(_) => readable(body)?,
     };
+    let mut ends = Vec::with_capacity(4);
+    let (mut user, mut database, mut replication) = (None, None, None);
+    let mut has_options = false;
+    let mut rest = text.as_bytes();
     loop {
-        let name = take_string(&mut body)?;
+        let name = take_string(&mut rest)?;
         if name.is_empty() {
             break;
         }
-        startup.push(name, take_string(&mut body)?)?;
+        let name_end = text.len() - rest.len() - 1;
+        let value = take_string(&mut rest)?;
+        let here = Some(ends.len());
+        match name {
+            b"user" => user = here,
+            b"database" => database = here.filter(|_| !value.is_empty()),
+            b"replication" => replication = Some(value),
+            _ => has_options |= is_protocol_option(name),
+        }
+        ends.push([name_end, text.len() - rest.len() - 1]);
     }
-    if !body.is_empty() {
+    if !rest.is_empty() {
         return Err(StartupError::Unterminated);
     }
+    let replication = replication.map_or(Ok(Replication::No), parse_replication);
+    let startup = Startup {
+        minor,
+        known: Known {
+            user: user.ok_or(StartupError::NoUser)?,
+            database,
+            replication: replication?,
+            has_options,
+        },
+        text,
+        ends,
+    };
     if startup.user().is_empty() {
         return Err(StartupError::NoUser);
     }
-    startup.parse_replication()?;
     Ok(startup)
 }
 
@@ -251,7 +287,24 @@ fn take_string<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], StartupError> {
     Ok(string)
 }
 
-/// Appends a parameter's bytes as text.
+/// The list as text, if all that is not is in an `application_name`.
+fn readable(mut body: &[u8]) -> Result<String, StartupError> {
+    let mut text = String::with_capacity(body.len());
+    loop {
+        let name = take_string(&mut body)?;
+        push_text(name, name, &mut text)?;
+        if name.is_empty() {
+            break;
+        }
+        push_text(name, take_string(&mut body)?, &mut text)?;
+    }
+    match body {
+        [] => Ok(text),
+        _ => Err(StartupError::Unterminated),
+    }
+}
+
+/// Appends a parameter's bytes as text, and a NUL.
 ///
 /// A session's encoding is not known yet. A name of a user or database that is not UTF-8 could be
 /// matched with nothing that is configured, and a setting would reach the server changed, so both
@@ -260,11 +313,7 @@ fn take_string<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], StartupError> {
 fn push_text(name: &[u8], bytes: &[u8], text: &mut String) -> Result<(), StartupError> {
     use std::fmt::Write as _;
 
-    if let Ok(valid) = std::str::from_utf8(bytes) {
-        text.push_str(valid);
-        return Ok(());
-    }
-    if name != b"application_name" {
+    if name != b"application_name" && std::str::from_utf8(bytes).is_err() {
         return Err(StartupError::InvalidUtf8 {
             parameter: name.escape_ascii().to_string(),
         });
@@ -275,6 +324,7 @@ fn push_text(name: &[u8], bytes: &[u8], text: &mut String) -> Result<(), Startup
             write!(text, "\\x{byte:02x}").expect("BUG: writing to a string failed");
         }
     }
+    text.push('\0');
     Ok(())
 }
 
@@ -283,51 +333,46 @@ impl Startup {
     pub fn parameters(
         &self,
     ) -> impl ExactSizeIterator<Item = (&str, &str)> + DoubleEndedIterator + Clone {
-        self.ends.iter().enumerate().map(|(n, &[name, value])| {
-            let start = n.checked_sub(1).map_or(0, |before| self.ends[before][1]);
-            (&self.text[start..name], &self.text[name..value])
-        })
+        (0..self.ends.len()).map(|at| self.parameter(at))
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), StartupError> {
-        push_text(name, name, &mut self.text)?;
-        let name_end = self.text.len();
-        push_text(name, value, &mut self.text)?;
-        self.ends.push([name_end, self.text.len()]);
-        Ok(())
+    fn parameter(&self, at: usize) -> (&str, &str) {
+        let [name, value] = self.ends[at];
+        let start = at
+            .checked_sub(1)
+            .map_or(0, |before| self.ends[before][1] + 1);
+        (&self.text[start..name], &self.text[name + 1..value])
     }
 
-    /// The user who wants to log in; never empty in what [`parse`] returned.
+    /// The user who wants to log in; never empty.
     pub fn user(&self) -> &str {
-        self.last("user").unwrap_or_default()
+        self.parameter(self.known.user).1
     }
 
     /// The database to log in to: the one named, or the one that has the user's name.
     pub fn database(&self) -> &str {
-        match self.last("database") {
-            Some(database) if !database.is_empty() => database,
-            _ => self.user(),
-        }
+        self.parameter(self.known.database.unwrap_or(self.known.user))
+            .1
     }
 
     /// The kind of session asked for.
     pub fn replication(&self) -> Replication {
-        // `parse` has refused what is neither a boolean nor "database".
-        self.parse_replication().unwrap_or(Replication::No)
+        self.known.replication
     }
 
     /// The names of the protocol options asked for (`_pq_.` in front); we know none of them.
     pub fn unsupported_options(&self) -> impl Iterator<Item = &str> + Clone {
         self.parameters()
             .map(|(name, _)| name)
-            .filter(|name| is_protocol_option(name))
+            .filter(|name| is_protocol_option(name.as_bytes()))
     }
 
     /// The parameters that are settings of the session, in order; a later one overrides an
     /// earlier one of the same name. `options` is among them as it came: see [`parse_options`].
     pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.parameters().filter(|(name, _)| {
-            !matches!(*name, "user" | "database" | "replication") && !is_protocol_option(name)
+            !matches!(*name, "user" | "database" | "replication")
+                && !is_protocol_option(name.as_bytes())
         })
     }
 
@@ -339,46 +384,37 @@ impl Startup {
     /// Whether the client must be told, before authentication, what of its requests we do not
     /// know; see [`encode_negotiate_protocol_version`].
     pub fn needs_negotiation(&self) -> bool {
-        self.accepted_minor() != self.minor || self.unsupported_options().next().is_some()
-    }
-
-    /// The last value of a parameter: PostgreSQL lets the last one win.
-    fn last(&self, name: &str) -> Option<&str> {
-        let last = self.parameters().rfind(|(known, _)| *known == name);
-        last.map(|(_, value)| value)
-    }
-
-    fn parse_replication(&self) -> Result<Replication, StartupError> {
-        match self.last("replication") {
-            None => Ok(Replication::No),
-            Some("database") => Ok(Replication::Database),
-            Some(value) => match parse_bool(value) {
-                Some(true) => Ok(Replication::Physical),
-                Some(false) => Ok(Replication::No),
-                None => Err(StartupError::InvalidReplication {
-                    value: value.to_owned(),
-                }),
-            },
-        }
+        self.accepted_minor() != self.minor || self.known.has_options
     }
 }
 
-fn is_protocol_option(name: &str) -> bool {
-    name.starts_with("_pq_.")
+fn parse_replication(value: &[u8]) -> Result<Replication, StartupError> {
+    match parse_bool(value) {
+        _ if value == b"database" => Ok(Replication::Database),
+        Some(true) => Ok(Replication::Physical),
+        Some(false) => Ok(Replication::No),
+        None => Err(StartupError::InvalidReplication {
+            value: String::from_utf8_lossy(value).into_owned(),
+        }),
+    }
+}
+
+fn is_protocol_option(name: &[u8]) -> bool {
+    name.starts_with(b"_pq_.")
 }
 
 /// A boolean as PostgreSQL reads one: any unambiguous prefix of true, false, yes, no, on, off, or
 /// 1 or 0, in any case (PostgreSQL's documentation, "Setting Parameters").
-fn parse_bool(value: &str) -> Option<bool> {
-    let prefix = |of: &str, bytes_min: usize| {
+fn parse_bool(value: &[u8]) -> Option<bool> {
+    let prefix = |of: &[u8], bytes_min: usize| {
         value.len() >= bytes_min
             && of
                 .get(..value.len())
                 .is_some_and(|of| of.eq_ignore_ascii_case(value))
     };
-    if prefix("true", 1) || prefix("yes", 1) || prefix("on", 2) || value == "1" {
+    if prefix(b"true", 1) || prefix(b"yes", 1) || prefix(b"on", 2) || value == b"1" {
         Some(true)
-    } else if prefix("false", 1) || prefix("no", 1) || prefix("off", 2) || value == "0" {
+    } else if prefix(b"false", 1) || prefix(b"no", 1) || prefix(b"off", 2) || value == b"0" {
         Some(false)
     } else {
         None

@@ -25,7 +25,7 @@ use super::admit::Admission;
 use super::talk::Talk;
 use super::{Errand, Hub, gate, outside, startup_settings};
 use crate::admin::{Visitor, is_console};
-use crate::config::PoolSettings;
+use crate::config::{AuthType, PoolSettings};
 use crate::error::{ClientLoginError, Refusal, scram_refusal};
 use crate::lookup::Found;
 use crate::net::{Peer, Stream};
@@ -295,6 +295,10 @@ async fn prove_in_turn(
     startup: &Startup,
 ) -> Result<Authenticated, ClientLoginError> {
     let (user, address) = (startup.user(), talk.peer().ip());
+    if current.config.auth.kind == AuthType::Trust {
+        // Nothing is asked that could be answered wrong.
+        return Ok(Authenticated::trusted(user.to_owned()));
+    }
     let attempts = &hub.registry.attempts;
     let free = current.config.auth.max_login_failures.count();
     match attempts.begin(address, user, free, Instant::now()) {

@@ -38,8 +38,14 @@ fn every_kind_of_packet() {
     encode_startup(2, parameters, &mut out).unwrap();
     let expected = Startup {
         minor: 2,
-        text: "useranndatabaseshopDateStyleISO".to_owned(),
-        ends: vec![[4, 7], [15, 19], [28, 31]],
+        text: "user\0ann\0database\0shop\0DateStyle\0ISO\0\0".to_owned(),
+        ends: vec![[4, 8], [17, 22], [32, 36]],
+        known: Known {
+            user: 0,
+            database: Some(1),
+            replication: Replication::No,
+            has_options: false,
+        },
     };
     assert!(expected.parameters().eq(parameters));
     let length = out.len();

@@ -330,8 +330,8 @@ fn resource() -> Resource {
 mod tests {
     use super::*;
     use crate::net::Peer;
-    use crate::observe::{Caller, Transaction};
-    use pooler_protocol::route::TraceParent;
+    use crate::observe::Transaction;
+    use pooler_protocol::route::{Caller, TraceParent};
 
     fn record(waiting: usize) -> Record {
         let parent = TraceParent {

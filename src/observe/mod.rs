@@ -24,7 +24,7 @@ mod watch;
 pub use batches::{SpanCounts, Spans};
 pub use slow::{Origin, log_slow};
 pub use spans::Record;
-pub use transaction::{Broken, Caller, Step, TEXTS_LEN_MAX, Transaction};
+pub use transaction::{Broken, Step, TEXTS_LEN_MAX, Transaction};
 pub use watch::{STEPS_MAX, Statement, Watch};
 
 /// What is to be noticed.

@@ -19,9 +19,9 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
-use pooler_protocol::route::{TraceParent, mask};
+use pooler_protocol::route::{Caller, TraceParent, mask};
 
-use super::transaction::{Caller, Step, Transaction};
+use super::transaction::{Step, Transaction};
 use crate::metrics::SqlState;
 use crate::net::{Address, Peer};
 

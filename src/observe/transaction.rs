@@ -5,28 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use pooler_protocol::route::TraceParent;
+use pooler_protocol::route::Caller;
 
 use super::watch::STEPS_MAX;
 use crate::metrics::SqlState;
 
 /// Bytes of the texts of one transaction that are kept, all together.
 pub const TEXTS_LEN_MAX: usize = 8 * 1024;
-
-/// Who asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The caller's span.
-    pub parent: TraceParent,
-    /// What else its trace carries along (W3C's "Trace Context", section 3.3).
-    pub state: Option<String>,
-}
-
-impl Caller {
-    fn state_len(&self) -> usize {
-        self.state.as_ref().map_or(0, String::len)
-    }
-}
 
 /// A statement of such a transaction, or another request.
 #[derive(Debug)]
@@ -137,6 +122,7 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pooler_protocol::route::TraceParent;
 
     #[test]
     fn what_is_kept_of_a_transaction_is_bounded() {

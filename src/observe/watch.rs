@@ -12,9 +12,9 @@
 
 use std::time::{Duration, Instant};
 
-use pooler_protocol::route::TraceParent;
+use pooler_protocol::route::{Caller, TraceParent};
 
-use super::transaction::{Broken, Caller, Step, Transaction};
+use super::transaction::{Broken, Step, Transaction};
 use crate::metrics::SqlState;
 
 /// Bytes of batches that are kept: the front of them is enough to say what they were.

@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 use pooler_protocol::frame::{HEADER_LEN, Header, split_cstr, up_to_nul};
 use pooler_protocol::frontend::{BindView, ParseView, tag};
 use pooler_protocol::prepared::ClientStatements;
-use pooler_protocol::route::{
-    TraceParent, may_have_comment, trace_parent, trace_parent_if, trace_state,
-};
+use pooler_protocol::route::{Caller, TraceParent, find_caller, find_caller_if, may_have_comment};
 
 use super::{ClientSide, Meter, Relay, first_batch_len};
 use crate::metrics::SqlState;
-use crate::observe::{Attention, Broken, Caller, STEPS_MAX, Statement, Step, TEXTS_LEN_MAX};
+use crate::observe::{Attention, Broken, STEPS_MAX, Statement, Step, TEXTS_LEN_MAX};
 use crate::server::Server;
 
 /// What is known of a batch that is answered.
@@ -36,13 +34,12 @@ impl Relay<'_> {
     #[cold]
     fn expect_caller_of(&mut self, text: &[u8]) {
         let attention = &self.rules.attention;
-        let caller = trace_parent_if(text, |caller| attention.records(caller));
-        if let Some(parent) = caller
+        let caller = find_caller_if(text, |parent| attention.records(parent));
+        if let Some(caller) = caller
             && !self.server.replay.running
         {
-            let state = trace_state(text);
             let at = self.server.ledger.next_number();
-            self.server.watch.expect(Caller { parent, state }, at);
+            self.server.watch.expect(caller, at);
         }
     }
 
@@ -97,7 +94,7 @@ impl Relay<'_> {
         let batch = Batch::first_kept(self.server, self.client);
         let followed = self.server.watch.followed();
         let slow = is_slow.then(|| {
-            let caller = batch.said.as_ref().map(|caller| caller.parent);
+            let caller = batch.said.as_ref().map(|(_, caller)| caller.parent);
             let caller = caller.or_else(|| followed.map(|it| it.caller.parent));
             let first = batch.works.first();
             Statement {
@@ -176,7 +173,7 @@ impl Traced {
     /// Nothing, if neither the batch nor the session says that there is such a caller, and none is followed. `end` is
     /// the number of the first request behind the batch.
     fn of(server: &Server, batch: &Batch<'_>, attention: &Attention, end: u64) -> Option<Self> {
-        let said = batch.said.as_ref();
+        let said = batch.said.as_ref().map(|(_, caller)| caller);
         let named = said.is_some();
         let said = said.filter(|caller| attention.records(&caller.parent));
         // A batch that was not kept to its end may have said it there.
@@ -196,7 +193,11 @@ impl Traced {
         let works = batch.works.iter().map(|work| {
             // A statement of many megabytes may be executed many times.
             let front = &work.text[..work.text.len().min(TEXTS_LEN_MAX)];
-            (front.to_vec(), caller_of(work.text))
+            let caller = match &batch.said {
+                Some((text, caller)) if std::ptr::eq(*text, work.text) => Some(caller.clone()),
+                _ => find_caller(work.text),
+            };
+            (front.to_vec(), caller)
         });
         Some(Self {
             caller,
@@ -252,8 +253,8 @@ struct Work<'a> {
 struct Batch<'a> {
     /// In the order in which it runs; at most [`STEPS_MAX`].
     works: Vec<Work<'a>>,
-    /// The first caller that is named in it.
-    said: Option<Caller>,
+    /// The first text of it that names a caller, and the caller.
+    said: Option<(&'a [u8], Caller)>,
     /// Whom the session names.
     set: Option<TraceParent>,
     /// Its end was not kept.
@@ -345,9 +346,9 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn hear(&mut self, text: &[u8]) {
+    fn hear(&mut self, text: &'a [u8]) {
         if self.batch.said.is_none() {
-            self.batch.said = caller_of(text);
+            self.batch.said = find_caller(text).map(|caller| (text, caller));
         }
     }
 
@@ -370,10 +371,4 @@ impl<'a> Reader<'a> {
         }
         self.batch
     }
-}
-
-fn caller_of(text: &[u8]) -> Option<Caller> {
-    let parent = trace_parent(text)?;
-    let state = trace_state(text);
-    Some(Caller { parent, state })
 }

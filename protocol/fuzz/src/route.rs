@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use pooler_protocol::route::{Catalogue, Verdict, classify, hints, trace_parent, without_caller};
+use pooler_protocol::route::{Catalogue, Verdict, classify, find_caller, hints, without_caller};
 
 use super::take;
 
@@ -118,7 +118,7 @@ fn check(text: &[u8], catalogue: &Catalogue) {
     assert_eq!(found, hints(text));
     let without = without_caller(text);
     assert_eq!(without.len(), text.len());
-    assert_eq!(trace_parent(&without), None);
+    assert_eq!(find_caller(&without), None);
     assert_eq!(without_caller(&without), without);
     let around = |before: &str, after: &str| {
         let whole = [before.as_bytes(), text, after.as_bytes()].concat();

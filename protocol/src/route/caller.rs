@@ -10,6 +10,9 @@ use super::lexer::{Kind, Lexer, comment_end};
 /// The setting of a session that says the same for all its statements.
 pub const TRACEPARENT_SETTING: &str = "pooler.traceparent";
 
+/// Bytes of a `traceparent` of version 00.
+const PARENT_LEN: usize = 55;
+
 /// The longest comment at the end of a statement that is looked into, in bytes.
 const COMMENT_LEN_MAX: usize = 2048;
 
@@ -27,17 +30,38 @@ pub struct TraceParent {
     pub sampled: bool,
 }
 
+/// Who called: a span of its own, and what else goes with the trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The caller's span.
+    pub parent: TraceParent,
+    /// The `tracestate` (section 3.3 there): printable ASCII, as the caller wrote it. What it means is the business of
+    /// those who wrote it.
+    pub state: Option<String>,
+}
+
+impl Caller {
+    /// Bytes of the `tracestate`.
+    #[must_use]
+    pub fn state_len(&self) -> usize {
+        self.state.as_ref().map_or(0, String::len)
+    }
+}
+
 impl TraceParent {
     /// Of version 00, or the front of a later one that is alike (section 3.2 there).
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut parts = text.split(|b| *b == b'-');
-        let [version] = hex::<1>(parts.next()?)?;
-        let trace_id = hex::<16>(parts.next()?)?;
-        let span_id = hex::<8>(parts.next()?)?;
-        let [flags] = hex::<1>(parts.next()?)?;
-        let more = parts.next().is_some();
-        let known = version == 0 && !more || (1..0xff).contains(&version);
+        let (front, more) = text.split_first_chunk::<PARENT_LEN>()?;
+        let hyphens = front[2] == b'-' && front[35] == b'-' && front[52] == b'-';
+        if !hyphens || more.first().is_some_and(|behind| *behind != b'-') {
+            return None;
+        }
+        let [version] = hex::<1>(&front[..2])?;
+        let trace_id = hex::<16>(&front[3..35])?;
+        let span_id = hex::<8>(&front[36..52])?;
+        let [flags] = hex::<1>(&front[53..])?;
+        let known = version == 0 && more.is_empty() || (1..0xff).contains(&version);
         let valid = known && trace_id != [0; 16] && span_id != [0; 8];
         valid.then_some(Self {
             trace_id,
@@ -47,83 +71,97 @@ impl TraceParent {
     }
 }
 
+/// Of twice as many digits in lower case.
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
     let mut bytes = [0; N];
-    if text.len() != 2 * N {
-        return None;
-    }
+    let mut seen = 0;
     for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        let (high, low) = (DIGIT[usize::from(pair[0])], DIGIT[usize::from(pair[1])]);
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (seen < 16 && text.len() == 2 * N).then_some(bytes)
 }
+
+/// What each byte is worth as a digit; 16 or more for what is none.
+static DIGIT: [u8; 256] = {
+    let mut table = [u8::MAX; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        match byte as u8 {
+            digit @ b'0'..=b'9' => table[byte] = digit - b'0',
+            digit @ b'a'..=b'f' => table[byte] = digit - b'a' + 10,
+            _ => {}
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// The caller that the comments of `text` name; one at its end counts more than one in front.
 #[inline]
 #[must_use]
-pub fn trace_parent(text: &[u8]) -> Option<TraceParent> {
-    trace_parent_if(text, |_| true)
+pub fn find_caller(text: &[u8]) -> Option<Caller> {
+    find_caller_if(text, |_| true)
 }
 
 /// The same, if it is `wanted`. Only then is the whole text read to see whether what looks like a comment at its
 /// end is one: callers that record nothing, which most do not, cost little.
 #[inline]
 #[must_use]
-pub fn trace_parent_if(text: &[u8], wanted: impl Fn(&TraceParent) -> bool) -> Option<TraceParent> {
+pub fn find_caller_if(text: &[u8], wanted: impl Fn(&TraceParent) -> bool) -> Option<Caller> {
     if !may_have_comment(text) {
         return None;
     }
-    let mut found = None;
-    let at = each_front_pair(text, &mut |key, value| {
-        read_parent(text, key, value, &mut found)
-    });
-    let mut last = None;
-    let end = last_comment(text, at);
-    if let Some((_, body)) = end.clone() {
-        each_pair_in(text, body, &mut |key, value| {
-            read_parent(text, key, value, &mut last)
-        });
+    let mut front = Said::default();
+    let at = each_front_pair(text, &mut |key, value| front.hear(text, key, value));
+    let mut end = Said::default();
+    let last = last_comment(text, at);
+    if let Some((_, body)) = last.clone() {
+        each_pair_in(text, body, &mut |key, value| end.hear(text, key, value));
     }
-    match (last, end) {
-        (Some(last), Some((begin, _))) if wanted(&last) => match is_comment(text, begin) {
-            true => Some(last),
-            false => found.filter(wanted),
-        },
-        (Some(_), _) => None,
-        (None, _) => found.filter(wanted),
-    }
-}
-
-#[cold]
-fn read_parent(text: &[u8], key: &[u8], value: Range<usize>, found: &mut Option<TraceParent>) {
-    if key.eq_ignore_ascii_case(b"traceparent") {
-        let mut buffer = [0; VALUE_LEN_MAX];
-        let value = decode(&text[value], &mut buffer);
-        *found = value.and_then(TraceParent::parse).or(*found);
-    }
-}
-
-/// The `tracestate` that the comments of `text` name: printable ASCII, as the caller wrote it. What it means
-/// is the business of those who wrote it.
-#[must_use]
-pub fn trace_state(text: &[u8]) -> Option<String> {
-    let mut found = None;
-    each_pair(text, |key, value| {
-        if key.eq_ignore_ascii_case(b"tracestate") {
-            let mut buffer = [0; STATE_LEN_MAX];
-            let value = decode(&text[value], &mut buffer);
-            let value = value.and_then(|value| str::from_utf8(value).ok());
-            let printable = |c: char| c.is_ascii_graphic() || c == ' ';
-            let value = value.filter(|value| !value.is_empty() && value.chars().all(printable));
-            found = value.map(str::to_owned).or(found.take());
+    let parent = end.parent.or(front.parent).filter(&wanted)?;
+    let says = end.parent.is_some() || end.state.is_some();
+    let (parent, states) = match last {
+        // It may be the end of a string.
+        Some((begin, _)) if says && !is_comment(text, begin) => {
+            (front.parent.filter(wanted)?, [None, front.state])
         }
-    });
-    found
+        _ => (parent, [end.state, front.state]),
+    };
+    let state = states
+        .into_iter()
+        .flatten()
+        .find_map(|value| state_in(&text[value]));
+    Some(Caller { parent, state })
+}
+
+/// What a comment, or some, say of the caller.
+#[derive(Default)]
+struct Said {
+    parent: Option<TraceParent>,
+    /// Where the `tracestate` stands.
+    state: Option<Range<usize>>,
+}
+
+impl Said {
+    #[cold]
+    fn hear(&mut self, text: &[u8], key: &[u8], value: Range<usize>) {
+        if key.eq_ignore_ascii_case(b"traceparent") {
+            let mut buffer = [0; VALUE_LEN_MAX];
+            let value = decode(&text[value], &mut buffer);
+            self.parent = value.and_then(TraceParent::parse).or(self.parent);
+        } else if key.eq_ignore_ascii_case(b"tracestate") {
+            self.state = Some(value);
+        }
+    }
+}
+
+fn state_in(value: &[u8]) -> Option<String> {
+    let mut buffer = [0; STATE_LEN_MAX];
+    let value = str::from_utf8(decode(value, &mut buffer)?).ok()?;
+    let printable = |c: char| c.is_ascii_graphic() || c == ' ';
+    (!value.is_empty() && value.chars().all(printable)).then(|| value.to_owned())
 }
 
 /// The same statement whoever calls: the values of `traceparent` and `tracestate` in its comments are
@@ -205,11 +243,11 @@ fn last_comment(text: &[u8], at: usize) -> Option<(usize, Range<usize>)> {
         return None;
     }
     let last = &text[from..end];
-    let begin = last.windows(2).rposition(|pair| pair == b"/*")?;
+    let begin = (0..last.len() - 1).rfind(|&at| last[at..at + 2] == *b"/*")?;
     let body = from + begin + 2..end - 2;
     let says = last[begin..]
         .windows(5)
-        .any(|w| w.eq_ignore_ascii_case(b"trace"));
+        .any(|w| w[0] | 0x20 == b't' && w.eq_ignore_ascii_case(b"trace"));
     (says && body.start <= body.end).then_some((from + begin, body))
 }
 
@@ -253,9 +291,9 @@ mod tests {
 
     #[test]
     fn callers_are_named_at_either_end() {
-        let caller = TraceParent::parse(PARENT.as_bytes()).expect("as in the standard");
+        let parent = TraceParent::parse(PARENT.as_bytes()).expect("as in the standard");
         assert_eq!(
-            (caller.trace_id[0], caller.span_id[7], caller.sampled),
+            (parent.trace_id[0], parent.span_id[7], parent.sampled),
             (0x0a, 0x31, true)
         );
         let encoded = PARENT.replace('-', "%2D");
@@ -265,10 +303,11 @@ mod tests {
             format!("SELECT 1 /* Traceparent = '{encoded}' */ ; "),
             format!("/* x */ /*traceparent='{PARENT}'*/ SELECT 1 /*y*/"),
         ] {
-            assert_eq!(trace_parent(text.as_bytes()), Some(caller), "{text}");
+            let found = find_caller(text.as_bytes());
+            assert_eq!(found.map(|it| it.parent), Some(parent), "{text}");
             let without = without_caller(text.as_bytes());
             assert_eq!(without.len(), text.len());
-            assert_eq!(trace_parent(&without), None, "{text}");
+            assert_eq!(find_caller(&without), None, "{text}");
             assert!(!without.windows(4).any(|w| w == b"0af7"), "{text}");
         }
         for text in [
@@ -281,7 +320,7 @@ mod tests {
             "/*/".to_owned(),
             String::new(),
         ] {
-            assert_eq!(trace_parent(text.as_bytes()), None, "{text}");
+            assert_eq!(find_caller(text.as_bytes()), None, "{text}");
         }
     }
 
@@ -309,7 +348,7 @@ mod tests {
                 false,
             ),
         ] {
-            let found = trace_parent_if(text.as_bytes(), sampled);
+            let found = find_caller_if(text.as_bytes(), sampled);
             assert_eq!(found.is_some(), is_wanted, "{text}");
         }
     }
@@ -327,16 +366,59 @@ mod tests {
         for bad in bad {
             assert_eq!(TraceParent::parse(bad.as_bytes()), None, "{bad}");
         }
-        let state = format!("SELECT 1 /*traceparent='{PARENT}',tracestate='a%3D1%2Cb%3D2'*/");
-        assert_eq!(trace_state(state.as_bytes()).as_deref(), Some("a=1,b=2"));
-        for none in [
-            "SELECT 1",
-            "SELECT 1 /*tracestate=''*/",
-            "/*tracestate='%00trace'*/ SELECT 1",
-        ] {
-            assert_eq!(trace_state(none.as_bytes()), None, "{none}");
-        }
         let later = format!("{}-more", PARENT.replace("00-", "01-"));
         assert!(TraceParent::parse(later.as_bytes()).is_some());
+        assert!(TraceParent::parse(format!("{later}-").as_bytes()).is_some());
+        let longer = PARENT.replace("00-", "01-") + "f";
+        assert_eq!(TraceParent::parse(longer.as_bytes()), None);
+        let parent = TraceParent {
+            trace_id: [0x0a; 16],
+            span_id: [0xf9; 8],
+            sampled: false,
+        };
+        let text = format!("00-{}-{}-02", "0a".repeat(16), "f9".repeat(8));
+        assert_eq!(TraceParent::parse(text.as_bytes()), Some(parent));
+    }
+
+    #[test]
+    fn what_goes_with_a_trace_is_passed_on_if_it_can_be() {
+        let parent = format!("traceparent='{PARENT}'");
+        for (text, state) in [
+            (
+                format!("SELECT 1 /*{parent},tracestate='a%3D1%2Cb%3D2'*/"),
+                Some("a=1,b=2"),
+            ),
+            (
+                format!("/*{parent},tracestate='a%3D1'*/ SELECT 1"),
+                Some("a=1"),
+            ),
+            (
+                format!("/*{parent}*/ SELECT 1 /*tracestate='b=2'*/"),
+                Some("b=2"),
+            ),
+            (
+                format!("/*tracestate='a=1'*/ SELECT 1 /*{parent}*/"),
+                Some("a=1"),
+            ),
+            (
+                format!("/*tracestate='a=1'*/ SELECT 1 /*{parent},tracestate='b'*/"),
+                Some("b"),
+            ),
+            (
+                format!("/*{parent},tracestate='a=1'*/ SELECT '/*tracestate=''b''*/"),
+                Some("a=1"),
+            ),
+            (
+                format!("/*{parent},tracestate='a=1'*/ SELECT 1 /*tracestate=''*/"),
+                Some("a=1"),
+            ),
+            (format!("/*{parent}*/ SELECT 1"), None),
+            (format!("SELECT 1 /*{parent},tracestate=''*/"), None),
+            (format!("/*{parent},tracestate='%00trace'*/ SELECT 1"), None),
+        ] {
+            let found = find_caller(text.as_bytes()).expect("a caller");
+            assert_eq!(found.state.as_deref(), state, "{text}");
+        }
+        assert_eq!(find_caller(b"SELECT 1 /*tracestate='a=1'*/"), None);
     }
 }

@@ -186,7 +186,10 @@ pub(super) fn unquote(value: &[u8]) -> &[u8] {
 }
 
 /// `%2D` is a hyphen.
-pub(super) fn decode<'a>(text: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(super) fn decode<'a>(text: &'a [u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    if !text.contains(&b'%') {
+        return (text.len() <= buffer.len()).then_some(text);
+    }
     let digit = |byte: u8| (byte as char).to_digit(16).map(|value| value as u8);
     let mut len = 0;
     let mut rest = text;

@@ -434,6 +434,8 @@ pub(super) fn comment_end(text: &[u8], at: usize) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = at;
     loop {
+        let rest = text.get(at..)?;
+        at += rest.iter().position(|b| matches!(b, b'*' | b'/'))?;
         match text.get(at..at + 2)? {
             b"/*" => {
                 depth += 1;

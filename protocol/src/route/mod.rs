@@ -24,7 +24,7 @@ mod show;
 mod summary;
 
 pub use caller::{
-    TRACEPARENT_SETTING, TraceParent, may_have_comment, trace_parent, trace_parent_if, trace_state,
+    Caller, TRACEPARENT_SETTING, TraceParent, find_caller, find_caller_if, may_have_comment,
     without_caller,
 };
 pub use catalogue::{Builder, Catalogue, NAMES_MAX, QUESTION};

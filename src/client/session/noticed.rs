@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pooler_protocol::frontend::{ParseView, tag};
 use pooler_protocol::naming::Facts;
-use pooler_protocol::route::{trace_parent, trace_state};
+use pooler_protocol::route::{Caller, find_caller};
 use pooler_protocol::statement::Marks;
 
 use super::{KINDS, Session, State};
@@ -16,7 +16,7 @@ use crate::log::AS_OFTEN_AS_IT_HAPPENS;
 use crate::metrics::SqlState;
 use crate::net::host_name;
 use crate::observe::{
-    Attention, Broken, Caller, Origin, Record, Statement, TEXTS_LEN_MAX, Transaction, log_slow,
+    Attention, Broken, Origin, Record, Statement, TEXTS_LEN_MAX, Transaction, log_slow,
 };
 use crate::pool::Checkout;
 use crate::relay::{Ended, Naming, break_transaction, each_message, first_batch_len};
@@ -215,19 +215,22 @@ impl Session {
                 _ => return,
             };
             text = text.or(Some(here));
-            said = said.or_else(|| Some((here, trace_parent(here)?)));
+            said = said.take().or_else(|| find_caller(here));
         });
-        let said = said.map(|(text, parent)| (trace_state(text), parent));
-        let set = || Some((None, *self.client.settings.caller()?));
-        let Some((state, parent)) = said.or_else(set) else {
+        let set = self.client.settings.caller();
+        let set = set.map(|parent| Caller {
+            parent: *parent,
+            state: None,
+        });
+        let Some(caller) = said.or(set) else {
             return;
         };
-        if !self.rules.attention.records(&parent) {
+        if !self.rules.attention.records(&caller.parent) {
             return;
         }
         let now = Instant::now();
         let waited = now.saturating_duration_since(wait.since());
-        let mut transaction = Transaction::new(Caller { parent, state }, now, waited);
+        let mut transaction = Transaction::new(caller, now, waited);
         transaction.broken = Some(broken());
         self.hub.registry.spans.put(Record {
             waiting: text.map_or(Vec::new(), |text| {

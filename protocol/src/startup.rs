@@ -76,14 +76,14 @@ pub struct Startup {
     /// The minor version of protocol 3 that the client asked for. It may be one that does not
     /// exist; see [`Startup::accepted_minor`].
     pub minor: u16,
-    /// The names and values as they came, each with its NUL.
+    /// The names and values and the empty name at their end, each with its NUL.
     text: String,
     /// Where the NUL of the name and that of the value of each parameter are in it.
     ends: Vec<[usize; 2]>,
     known: Known,
 }
 
-/// What the protocol itself looks for among the parameters: of each the last, which is the one that PostgreSQL lets win.
+/// What the protocol itself looks for among the parameters. Of those of one name the last one wins, as in PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     /// Where it is among the parameters.
@@ -253,7 +253,7 @@ fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
         let value = take_string(&mut rest)?;
         let here = Some(ends.len());
         match name {
-            b"user" => user = here,
+            b"user" => user = here.filter(|_| !value.is_empty()),
             b"database" => database = here.filter(|_| !value.is_empty()),
             b"replication" => replication = Some(value),
             _ => has_options |= is_protocol_option(name),
@@ -263,22 +263,18 @@ fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
     if !rest.is_empty() {
         return Err(StartupError::Unterminated);
     }
-    let replication = replication.map_or(Ok(Replication::No), parse_replication);
-    let startup = Startup {
+    let known = Known {
+        user: user.ok_or(StartupError::NoUser)?,
+        database,
+        replication: replication.map_or(Ok(Replication::No), parse_replication)?,
+        has_options,
+    };
+    Ok(Startup {
         minor,
-        known: Known {
-            user: user.ok_or(StartupError::NoUser)?,
-            database,
-            replication: replication?,
-            has_options,
-        },
         text,
         ends,
-    };
-    if startup.user().is_empty() {
-        return Err(StartupError::NoUser);
-    }
-    Ok(startup)
+        known,
+    })
 }
 
 fn take_string<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], StartupError> {
@@ -292,11 +288,13 @@ fn readable(mut body: &[u8]) -> Result<String, StartupError> {
     let mut text = String::with_capacity(body.len());
     loop {
         let name = take_string(&mut body)?;
-        push_text(name, name, &mut text)?;
         if name.is_empty() {
+            text.push('\0');
             break;
         }
-        push_text(name, take_string(&mut body)?, &mut text)?;
+        let value = take_string(&mut body)?;
+        push_text(name, name, &mut text)?;
+        push_text(name, value, &mut text)?;
     }
     match body {
         [] => Ok(text),

@@ -60,6 +60,12 @@ impl Demand {
     }
 }
 
+/// Whether nobody has to show anything, whoever it is and wherever it comes from: [`demand`] would say so too, after more
+/// work than all the rest of such a login.
+pub(super) fn is_open_to_all(kind: AuthType) -> bool {
+    kind == AuthType::Trust
+}
+
 /// Where a client comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
@@ -237,5 +243,26 @@ impl Demand {
         };
         let roles = roles(current, &asked).await?;
         Ok(maps.allows(map, name, user, Some(&roles)).unwrap_or(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_open_to_all_demands_nothing_and_nothing_else_is() {
+        for kind in [
+            AuthType::Trust,
+            AuthType::Password,
+            AuthType::Md5,
+            AuthType::ScramSha256,
+            AuthType::Cert,
+            AuthType::Hba,
+        ] {
+            let demand = Demand::by_type(kind, None);
+            let nothing = demand.method == Method::Trust && demand.client_cert == ClientCert::Any;
+            assert_eq!(is_open_to_all(kind), nothing, "{kind:?}");
+        }
     }
 }

@@ -36,11 +36,12 @@ pub fn free_port() -> io::Result<u16> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, none))
 }
 
-/// It is bound and never listens: the child of another thread that has not got as far as its program yet holds a copy of
-/// the socket, where whoever looks for the port's owner would be let in, and then be closed upon.
+/// Whether nobody listens there. The socket that finds out is bound and never listens: the child of another thread holds
+/// a copy until it has got as far as its program, and with a copy that listens, whoever looks for the port's next owner
+/// would be let in, and then be closed upon.
 fn is_free(port: u16) -> bool {
     let bound = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
-        // Whoever binds the port does the same: a copy is in nobody's way.
+        // So does whoever listens there next (PostgreSQL, the standard library, our listener): a copy is in nobody's way.
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
     });
@@ -76,13 +77,18 @@ mod tests {
                     }
                 });
             }
-            let answered = (0..500).filter(|_| {
-                let port = free_port().expect("a port");
-                TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-            });
-            let answered = answered.count();
+            let ports: Vec<_> = (0..500)
+                .map(|_| {
+                    let port = free_port()?;
+                    let answers = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+                    io::Result::Ok((port, answers))
+                })
+                .collect();
             over.store(true, Ordering::Relaxed);
-            assert_eq!(answered, 0);
+            for port in ports {
+                let (port, answers) = port.expect("a port");
+                assert!(!answers, "{port}");
+            }
         });
     }
 }

@@ -30,13 +30,13 @@ pub struct TraceParent {
     pub sampled: bool,
 }
 
-/// Who called: a span of its own, and what else goes with the trace.
+/// Who called: its span, and what goes with that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The caller's span.
+    /// The span, and its trace.
     pub parent: TraceParent,
-    /// The `tracestate` (section 3.3 there): printable ASCII, as the caller wrote it. What it means is the business of
-    /// those who wrote it.
+    /// The `tracestate` (W3C's "Trace Context", section 3.3): printable ASCII, at most 512 bytes. What it means is the
+    /// business of those who wrote it.
     pub state: Option<String>,
 }
 
@@ -71,7 +71,7 @@ impl TraceParent {
     }
 }
 
-/// Of twice as many digits in lower case.
+/// `N` bytes from `2 * N` hexadecimal digits, in lower case.
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let mut seen = 0;
@@ -121,22 +121,24 @@ pub fn find_caller_if(text: &[u8], wanted: impl Fn(&TraceParent) -> bool) -> Opt
         each_pair_in(text, body, &mut |key, value| end.hear(text, key, value));
     }
     let parent = end.parent.or(front.parent).filter(&wanted)?;
-    let says = end.parent.is_some() || end.state.is_some();
-    let (parent, states) = match last {
-        // It may be the end of a string.
-        Some((begin, _)) if says && !is_comment(text, begin) => {
-            (front.parent.filter(wanted)?, [None, front.state])
-        }
-        _ => (parent, [end.state, front.state]),
+    if (end.parent.is_some() || end.state.is_some())
+        && let Some((begin, _)) = last
+        && !is_comment(text, begin)
+    {
+        // It is the end of a string.
+        end = Said::default();
+    }
+    let parent = match end.parent {
+        Some(_) => parent,
+        None => front.parent.filter(wanted)?,
     };
-    let state = states
-        .into_iter()
-        .flatten()
-        .find_map(|value| state_in(&text[value]));
+    let mut buffer = [0; STATE_LEN_MAX];
+    let state = end.state.or(front.state);
+    let state = state.and_then(|value| read_state(&text[value], &mut buffer).map(str::to_owned));
     Some(Caller { parent, state })
 }
 
-/// What a comment, or some, say of the caller.
+/// What the comments at one end say of the caller; of two that say the same, the later one that can be read.
 #[derive(Default)]
 struct Said {
     parent: Option<TraceParent>,
@@ -147,21 +149,23 @@ struct Said {
 impl Said {
     #[cold]
     fn hear(&mut self, text: &[u8], key: &[u8], value: Range<usize>) {
+        let mut buffer = [0; STATE_LEN_MAX];
         if key.eq_ignore_ascii_case(b"traceparent") {
-            let mut buffer = [0; VALUE_LEN_MAX];
-            let value = decode(&text[value], &mut buffer);
+            let value = decode(&text[value], &mut buffer[..VALUE_LEN_MAX]);
             self.parent = value.and_then(TraceParent::parse).or(self.parent);
-        } else if key.eq_ignore_ascii_case(b"tracestate") {
+        } else if key.eq_ignore_ascii_case(b"tracestate")
+            && read_state(&text[value.clone()], &mut buffer).is_some()
+        {
             self.state = Some(value);
         }
     }
 }
 
-fn state_in(value: &[u8]) -> Option<String> {
-    let mut buffer = [0; STATE_LEN_MAX];
-    let value = str::from_utf8(decode(value, &mut buffer)?).ok()?;
+/// A `tracestate`, if it can be passed on.
+fn read_state<'a>(value: &'a [u8], buffer: &'a mut [u8]) -> Option<&'a str> {
+    let value = str::from_utf8(decode(value, buffer)?).ok()?;
     let printable = |c: char| c.is_ascii_graphic() || c == ' ';
-    (!value.is_empty() && value.chars().all(printable)).then(|| value.to_owned())
+    (!value.is_empty() && value.chars().all(printable)).then_some(value)
 }
 
 /// The same statement whoever calls: the values of `traceparent` and `tracestate` in its comments are
@@ -243,7 +247,7 @@ fn last_comment(text: &[u8], at: usize) -> Option<(usize, Range<usize>)> {
         return None;
     }
     let last = &text[from..end];
-    let begin = (0..last.len() - 1).rfind(|&at| last[at..at + 2] == *b"/*")?;
+    let begin = (0..last.len() - 1).rfind(|&n| last[n..n + 2] == *b"/*")?;
     let body = from + begin + 2..end - 2;
     let says = last[begin..]
         .windows(5)
@@ -371,6 +375,17 @@ mod tests {
         assert!(TraceParent::parse(format!("{later}-").as_bytes()).is_some());
         let longer = PARENT.replace("00-", "01-") + "f";
         assert_eq!(TraceParent::parse(longer.as_bytes()), None);
+        for (at, old) in PARENT.bytes().enumerate() {
+            let others: &[u8] = match old {
+                b'-' => b"0f_",
+                _ => b"/:`gF-\xff",
+            };
+            for other in others {
+                let mut bad = PARENT.as_bytes().to_vec();
+                bad[at] = *other;
+                assert_eq!(TraceParent::parse(&bad), None, "{}", bad.escape_ascii());
+            }
+        }
         let parent = TraceParent {
             trace_id: [0x0a; 16],
             span_id: [0xf9; 8],
@@ -409,6 +424,10 @@ mod tests {
                 Some("a=1"),
             ),
             (
+                format!("/*{parent},tracestate='a=1'*/ /*tracestate=''*/ SELECT 1"),
+                Some("a=1"),
+            ),
+            (
                 format!("/*{parent},tracestate='a=1'*/ SELECT 1 /*tracestate=''*/"),
                 Some("a=1"),
             ),
@@ -418,6 +437,17 @@ mod tests {
         ] {
             let found = find_caller(text.as_bytes()).expect("a caller");
             assert_eq!(found.state.as_deref(), state, "{text}");
+        }
+        let most = "s".repeat(STATE_LEN_MAX);
+        for (value, is_passed_on) in [
+            (most.clone(), true),
+            (format!("{most}s"), false),
+            (most.replacen('s', "%73", 1), true),
+            (most.replacen('s', "%73", 1) + "s", false),
+        ] {
+            let text = format!("/*{parent},tracestate='{value}'*/ SELECT 1");
+            let found = find_caller(text.as_bytes()).expect("a caller");
+            assert_eq!(found.state, is_passed_on.then(|| most.clone()), "{text}");
         }
         assert_eq!(find_caller(b"SELECT 1 /*tracestate='a=1'*/"), None);
     }

@@ -196,6 +196,9 @@ fn who_and_where() {
         b"user\0\0\0",
         b"database\0d\0\0",
         b"USER\0a\0\0",
+        b"user\0a\0user\0\0\0",
+        b"user\0\0replication\0maybe\0\0",
+        b"replication\0maybe\0\0",
     ] {
         let error = startup(body).unwrap_err();
         assert_eq!(error, StartupError::NoUser, "{}", body.escape_ascii());
@@ -213,6 +216,7 @@ fn a_list_that_does_not_end_where_the_packet_ends() {
         b"user",
         b"user\0a\0\0\0",
         b"user\0a\0\0database\0b\0\0",
+        b"user\0a\0\xff\0x",
     ] {
         let error = startup(body).unwrap_err();
         assert_eq!(error, StartupError::Unterminated, "{}", body.escape_ascii());

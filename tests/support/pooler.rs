@@ -282,8 +282,18 @@ impl Pooler {
         assert!(sent.expect("a shell").success(), "{kill}");
     }
 
-    /// Everything that it has logged.
+    /// Everything that it has logged. What it tells a client may be there before the line that was logged ahead of it,
+    /// because lines are written by a thread of their own: that one is waited for, where the system says what it does.
     pub fn log(&self) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid));
+        let mut threads = tasks.into_iter().flatten().flatten().map(|it| it.path());
+        let is_log = |thread: &PathBuf| {
+            let name = std::fs::read_to_string(thread.join("comm"));
+            name.is_ok_and(|name| name == "log\n")
+        };
+        if let Some(thread) = threads.find(is_log) {
+            wait_until("what is logged is written", || !is_at_work(&thread));
+        }
         std::fs::read_to_string(self.dir.join("log")).expect("a log")
     }
 
@@ -381,6 +391,13 @@ impl Pooler {
         let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
     }
+}
+
+/// Whether a thread runs, or would if it were its turn.
+fn is_at_work(thread: &Path) -> bool {
+    let stat = std::fs::read_to_string(thread.join("stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    state.starts_with(['R', 'D'])
 }
 
 impl Drop for Pooler {

@@ -1,7 +1,5 @@
 //! What becomes of spans when the collector is slow, away, busy, or says no; and where they go.
 
-use std::io::Read;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -11,7 +9,7 @@ use pooler::demo::free_port;
 use prost::Message;
 
 use crate::collector::{Collector, Says, hex, toward};
-use crate::support::{Rig, Wire, wait_until};
+use crate::support::{Rig, Wire, get, metrics_port, wait_until};
 
 const CALLER: &str = "b7ad6b7169203331";
 
@@ -29,16 +27,7 @@ fn work(client: &mut Wire, transactions: u32) -> String {
 
 /// The value of a metric of the pooler's.
 fn metric(rig: &Rig, name: &str) -> u64 {
-    let log = rig.pooler.log();
-    let address = log
-        .split("metrics on http://")
-        .nth(1)
-        .expect("a line of the log");
-    let address = address.split('/').next().expect("an address");
-    let mut stream = TcpStream::connect(address).expect("the pooler");
-    std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.0\r\n\r\n").expect("room");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("metrics");
+    let (_, text) = get(metrics_port(&rig.pooler), "/metrics");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let value = line.unwrap_or_else(|| panic!("no {name}: {text}"));
     value.trim().parse().expect("a whole number")

@@ -285,16 +285,20 @@ impl Pooler {
     /// Everything that it has logged. What it tells a client may be there before the line that was logged ahead of it,
     /// because lines are written by a thread of their own: that one is waited for, where the system says what it does.
     pub fn log(&self) -> String {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid));
-        let mut threads = tasks.into_iter().flatten().flatten().map(|it| it.path());
-        let is_log = |thread: &PathBuf| {
-            let name = std::fs::read_to_string(thread.join("comm"));
-            name.is_ok_and(|name| name == "log\n")
-        };
-        if let Some(thread) = threads.find(is_log) {
+        if let Some(thread) = self.thread("log") {
             wait_until("what is logged is written", || !is_at_work(&thread));
         }
         std::fs::read_to_string(self.dir.join("log")).expect("a log")
+    }
+
+    /// Where the system shows one of its threads, by the thread's name.
+    pub fn thread(&self, name: &str) -> Option<PathBuf> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+        let mut paths = threads.flatten().map(|entry| entry.path());
+        paths.find(|path| {
+            let its = std::fs::read_to_string(path.join("comm"));
+            its.is_ok_and(|its| its.trim_end() == name)
+        })
     }
 
     /// Writes another configuration and asks it to reload; `change` starts from the present one.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pooler::demo::free_port;
 
 use crate::prometheus::{Prometheus, get, metrics_port, promtool, scrape};
-use crate::stuck::{Stuck, id_of, thread_of};
+use crate::stuck::{Stuck, id_of};
 use crate::support::{Pooler, Rig, Wire, postgres, query, wait_until};
 
 pub(crate) const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"";
@@ -92,7 +92,7 @@ fn t78_a_scrape_asks_no_worker() {
     wire.one("SELECT 1");
     let mut other = rig.login();
     other.one("SELECT 1");
-    let worker = thread_of(rig.pooler.pid(), "worker-0");
+    let worker = rig.pooler.thread("worker-0").expect("a worker");
     let slept = || {
         let status = std::fs::read_to_string(worker.join("status")).unwrap();
         let line = status.lines().find(|l| l.starts_with("voluntary_ctxt"));
@@ -123,7 +123,7 @@ fn t78_a_scrape_is_answered_while_a_worker_stands_still() {
     for wire in &mut wires {
         wire.one("SELECT 1");
     }
-    let worker = thread_of(rig.pooler.pid(), "worker-0");
+    let worker = rig.pooler.thread("worker-0").expect("a worker");
     let Some(stuck) = Stuck::new(id_of(&worker)) else {
         return;
     };

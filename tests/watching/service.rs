@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pooler::demo::make_dir;
 
-use crate::stuck::{Stuck, id_of, thread_of};
+use crate::stuck::{Stuck, id_of};
 use crate::support::{Pooler, ScriptedServer, query, wait_until};
 
 struct Manager {
@@ -104,7 +104,7 @@ fn a_worker_that_is_stuck_ends_the_signs_of_life() {
     let pooler = manager.pooler(&server, "800000");
     assert_eq!(manager.next(), "READY=1");
     assert_eq!(manager.next_of_all(), "WATCHDOG=1");
-    let worker = thread_of(pooler.pid(), "worker-1");
+    let worker = pooler.thread("worker-1").expect("a worker");
     let Some(stuck) = Stuck::new(id_of(&worker)) else {
         return;
     };

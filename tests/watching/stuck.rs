@@ -1,7 +1,5 @@
 //! One thread of the pooler that does not go on, stopped as a debugger stops it; and what the others do meanwhile.
 
-use std::path::PathBuf;
-
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -30,18 +28,7 @@ impl Drop for Stuck {
     }
 }
 
-/// Where the system shows a thread of the process, by its name.
-pub(crate) fn thread_of(pid: u32, name: &str) -> PathBuf {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let mut paths = threads.map(|entry| entry.unwrap().path());
-    let found = paths.find(|path| {
-        let its = std::fs::read_to_string(path.join("comm"));
-        its.is_ok_and(|its| its.trim_end() == name)
-    });
-    found.unwrap_or_else(|| panic!("no thread is called {name}"))
-}
-
-/// Its number.
+/// The number of a thread, from where the system shows it.
 pub(crate) fn id_of(thread: &std::path::Path) -> i32 {
     thread
         .file_name()

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::hint::{VALUE_LEN_MAX, decode, unquote};
-use super::lexer::{Kind, Lexer, comment_end};
+use super::hint::{VALUE_LEN_MAX, decode, end_of, unquote};
+use super::lexer::{comment_end, last_token_end};
 
 /// The setting of a session that says the same for all its statements.
 pub const TRACEPARENT_SETTING: &str = "pooler.traceparent";
@@ -120,18 +120,15 @@ pub fn find_caller_if(text: &[u8], wanted: impl Fn(&TraceParent) -> bool) -> Opt
     if let Some((_, body)) = last.clone() {
         each_pair_in(text, body, &mut |key, value| end.hear(text, key, value));
     }
-    let parent = end.parent.or(front.parent).filter(&wanted)?;
+    let mut parent = end.parent.or(front.parent).filter(&wanted)?;
     if (end.parent.is_some() || end.state.is_some())
         && let Some((begin, _)) = last
         && !is_comment(text, begin)
     {
-        // It is the end of a string.
+        // It is the end of a string: what stands in front counts alone.
         end = Said::default();
+        parent = front.parent.filter(wanted)?;
     }
-    let parent = match end.parent {
-        Some(_) => parent,
-        None => front.parent.filter(wanted)?,
-    };
     let mut buffer = [0; STATE_LEN_MAX];
     let state = end.state.or(front.state);
     let state = state.and_then(|value| read_state(&text[value], &mut buffer).map(str::to_owned));
@@ -205,15 +202,6 @@ pub fn may_have_comment(text: &[u8]) -> bool {
     front.starts_with(b"/*") || text[..end_of(text)].ends_with(b"*/")
 }
 
-/// Without what may stand behind the last comment.
-#[inline]
-fn end_of(text: &[u8]) -> usize {
-    let closing = |b: &u8| matches!(b, b';' | b' ' | b'\n' | b'\t' | b'\r' | b'\x0c');
-    text.iter()
-        .rposition(|b| !closing(b))
-        .map_or(0, |at| at + 1)
-}
-
 /// Calls `see` with the key of each pair in a comment at one of the ends, and where its value stands
 /// without its quotes.
 #[cold]
@@ -260,21 +248,6 @@ fn last_comment(text: &[u8], at: usize) -> Option<(usize, Range<usize>)> {
 /// Whether the comment that begins there is one: all words stand in front of it.
 fn is_comment(text: &[u8], begin: usize) -> bool {
     last_token_end(text).is_some_and(|token| token <= begin)
-}
-
-/// Where the last word ends, if all of them can be read.
-fn last_token_end(text: &[u8]) -> Option<usize> {
-    let mut lexer = Lexer::new(text);
-    let mut last = 0;
-    loop {
-        let token = lexer.next();
-        match token.kind {
-            Kind::End => return Some(last),
-            Kind::Unreadable => return None,
-            Kind::Mark(b';') => {}
-            _ => last = token.end(),
-        }
-    }
 }
 
 fn each_pair_in(text: &[u8], body: Range<usize>, see: &mut impl FnMut(&[u8], Range<usize>)) {

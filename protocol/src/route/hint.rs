@@ -4,7 +4,7 @@
 //! the pairs, which may stand beside pairs of others. A value that is not known is no hint. A comment
 //! in a string or in the middle of a statement is none either.
 
-use super::lexer::{Kind, Lexer, comment_end};
+use super::lexer::{comment_end, last_token_end};
 
 /// Where the statements of a session may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,15 +100,19 @@ pub fn hints(text: &[u8]) -> Hints {
     if matches!(front.first(), Some(b'/' | b'-')) {
         read_comments(front, &mut hints);
     }
-    let is_closing = |b: &u8| matches!(b, b';' | b' ' | b'\n' | b'\t' | b'\r' | b'\x0c');
-    let end = text
-        .iter()
-        .rposition(|b| !is_closing(b))
-        .map_or(0, |at| at + 1);
-    if text[..end].ends_with(b"*/") {
+    if text[..end_of(text)].ends_with(b"*/") {
         read_end(text, &mut hints);
     }
     hints
+}
+
+/// Without what may stand behind the last comment.
+#[inline]
+pub(super) fn end_of(text: &[u8]) -> usize {
+    let closing = |b: &u8| matches!(b, b';' | b' ' | b'\n' | b'\t' | b'\r' | b'\x0c');
+    text.iter()
+        .rposition(|b| !closing(b))
+        .map_or(0, |at| at + 1)
 }
 
 /// The comments behind the last token; text by text only if one of them may say something.
@@ -119,18 +123,9 @@ fn read_end(text: &[u8], hints: &mut Hints) {
     if !text.windows(PREFIX.len()).any(says) {
         return;
     }
-    let mut lexer = Lexer::new(text);
-    let mut last = 0;
-    loop {
-        let token = lexer.next();
-        match token.kind {
-            Kind::End => break,
-            Kind::Unreadable => return,
-            Kind::Mark(b';') => {}
-            _ => last = token.end(),
-        }
+    if let Some(last) = last_token_end(text) {
+        read_comments(&text[last..], hints);
     }
-    read_comments(&text[last..], hints);
 }
 
 /// Comments and the blanks between them, up to something else.

@@ -429,6 +429,21 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// Where the last word ends, if all of them can be read.
+pub(super) fn last_token_end(text: &[u8]) -> Option<usize> {
+    let mut lexer = Lexer::new(text);
+    let mut last = 0;
+    loop {
+        let token = lexer.next();
+        match token.kind {
+            Kind::End => return Some(last),
+            Kind::Unreadable => return None,
+            Kind::Mark(b';') => {}
+            _ => last = token.end(),
+        }
+    }
+}
+
 /// Behind the comment that begins at `at`: comments nest. `None` if it does not end.
 pub(super) fn comment_end(text: &[u8], at: usize) -> Option<usize> {
     let mut depth = 0usize;

@@ -239,8 +239,7 @@ impl Fleet {
                     Ask::Reload => drop(self.reload(path)),
                     ask => {
                         let next = escalate(drain, ask);
-                        tracing::info!("received a signal: {next:?}");
-                        deadline = self.begin_drain(next);
+                        deadline = self.begin_drain(next, "received a signal");
                         drain = Some(next);
                     }
                 },
@@ -248,8 +247,7 @@ impl Fleet {
                 Some(control) = controls.recv() => match control {
                     Control::Ask(ask) => {
                         let next = escalate(drain, ask);
-                        tracing::info!("told by the console: {next:?}");
-                        deadline = self.begin_drain(next);
+                        deadline = self.begin_drain(next, "told by the console");
                         drain = Some(next);
                     }
                     // Who asked may have left.
@@ -299,10 +297,11 @@ impl Fleet {
         Ok(())
     }
 
-    /// Returns when those end that are left then.
-    fn begin_drain(&self, drain: Drain) -> Option<Instant> {
+    /// Returns when those end that are left then. Once the log says why, nothing can be paused or suspended any more.
+    fn begin_drain(&self, drain: Drain, why: &str) -> Option<Instant> {
         notify::stopping();
         self.registry.change_gates(Gates::drain);
+        tracing::info!("{why}: {drain:?}");
         self.tell(|| Errand::Drain(drain));
         let limit = match drain {
             Drain::Now => Some(LAST_WORDS),

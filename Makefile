@@ -32,7 +32,7 @@ test:
 	@sh scripts/install-prometheus.sh
 	@sh scripts/install-traced-python.sh
 	@sh scripts/install-chromium.sh
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 lint:
 	@sh scripts/check-tools.sh fmt clippy

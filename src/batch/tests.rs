@@ -121,7 +121,7 @@ fn a_round_ends_though_the_worker_has_always_something_to_do() {
         let peer = UnixStream::from_std(peer).expect("a socket");
         let began = Instant::now();
         peer.readable().await.expect("readable");
-        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(began.elapsed() < Duration::from_secs(10));
         busy.abort();
     });
 }

@@ -23,7 +23,7 @@ use scratch::Scratch;
 
 pub use leash::Leashed;
 pub use ports::free_port;
-pub use programs::{find_program, server_programs};
+pub use programs::{NAME, find_program, server_programs};
 pub use show::{Options, run};
 pub use skip::skipped;
 

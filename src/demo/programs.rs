@@ -93,6 +93,9 @@ pub(super) fn signal(name: &str, pids: &[u32]) -> io::Result<()> {
     output(&mut shell).map(drop)
 }
 
+/// The `application_name` of what is done here, so that it is told apart from what is looked at.
+pub const NAME: &str = "pooler demo";
+
 /// Runs SQL as `postgres` through `psql`, on a server or a pooler before it.
 pub(super) fn psql(host: &OsStr, port: u16, dbname: &str, sql: &str) -> io::Result<String> {
     let none = "psql is not on this machine: install PostgreSQL's client programs";
@@ -109,6 +112,7 @@ pub(super) fn psql(host: &OsStr, port: u16, dbname: &str, sql: &str) -> io::Resu
         dbname,
     ]);
     psql.args(["-p", &port.to_string(), "-h"]).arg(host);
+    psql.env("PGAPPNAME", NAME);
     psql.stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

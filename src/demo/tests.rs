@@ -12,6 +12,9 @@ use super::process::wait_until;
 
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
+/// For what has to be made or started first.
+const THERE_WITHIN: Duration = Duration::from_secs(120);
+
 #[test]
 fn settings_files_and_hba_lines_reach_the_server() {
     let pg = Postgres::builder()
@@ -68,7 +71,7 @@ fn it_stops_crashes_freezes_and_comes_back_on_its_port() {
     );
 
     pg.crash_children().unwrap();
-    assert!(wait_until(GONE_WITHIN, || Ok(pg.psql("SELECT 1").is_ok())).unwrap());
+    assert!(wait_until(THERE_WITHIN, || Ok(pg.psql("SELECT 1").is_ok())).unwrap());
     pg.freeze().unwrap();
     pg.thaw().unwrap();
     assert_eq!(pg.psql("SELECT i FROM t").unwrap(), "1");
@@ -123,7 +126,7 @@ fn nothing_stays_behind_when_the_process_is_killed() {
         .env("POOLER_VICTIM", &told);
     let mut victim = victim.stdout(Stdio::piped()).spawn().unwrap();
     let read = || std::fs::read_to_string(&told).unwrap_or_default();
-    assert!(wait_until(GONE_WITHIN, || Ok(!read().is_empty())).unwrap());
+    assert!(wait_until(THERE_WITHIN, || Ok(!read().is_empty())).unwrap());
     let dir = read();
     let lock_file = std::fs::read_to_string(Path::new(&dir).join("1/postmaster.pid")).unwrap();
     let postmaster = lock_file.lines().next().unwrap();

@@ -209,6 +209,7 @@ async fn one_look_a_second_serves_all_who_ask() {
         });
     });
     let endpoint = Arc::new(serve(desk).await);
+    let began = Instant::now();
     let mut asking = Vec::new();
     for _ in 0..12 {
         let here = Arc::clone(&endpoint);
@@ -219,10 +220,12 @@ async fn one_look_a_second_serves_all_who_ask() {
     for asked in asking {
         assert_eq!(asked.await.expect("no panic").workers, 2);
     }
-    assert_eq!(looks.load(Ordering::Relaxed), 2, "one for each worker");
+    let seen = looks.load(Ordering::Relaxed);
+    let most = 2 * (1 + began.elapsed().as_secs() as usize);
+    assert!((2..=most).contains(&seen), "{seen}: one for each worker");
     tokio::time::sleep(Duration::from_millis(1050)).await;
     status(&endpoint).await;
-    assert_eq!(looks.load(Ordering::Relaxed), 4);
+    assert_eq!(looks.load(Ordering::Relaxed), seen + 2);
 }
 
 #[tokio::test]

@@ -154,6 +154,10 @@ fn a_failed_login_has_the_secret_looked_up_again() {
     postgres
         .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bob'")
         .unwrap();
+    wait_until("they are gone", || {
+        let left = postgres.psql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bob'");
+        left.is_ok_and(|n| n.trim() == "0")
+    });
     wait_until("another server", || again.try_rows("SELECT 1").is_ok());
     // In the clear it can be tried in the same login.
     let verified = postgres.psql("SELECT rolpassword FROM pg_authid WHERE rolname = 'bob'");

@@ -99,11 +99,12 @@ impl Slapd {
         let installed = installed
             .into_iter()
             .find(|p| std::path::Path::new(p).exists());
-        std::fs::copy(
-            installed.expect("slapd: sh scripts/install-ldap.sh"),
-            &program,
-        )
-        .unwrap();
+        // By a program: what another thread starts just then would inherit the file open for writing, which cannot be run.
+        let copied = Command::new("cp")
+            .arg(installed.expect("slapd: sh scripts/install-ldap.sh"))
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
         let added = Command::new(&program)
             .args(["-T", "add", "-f"])
             .arg(&file)

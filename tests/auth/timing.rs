@@ -77,7 +77,7 @@ fn t59_deriving_keys_takes_no_worker_from_its_clients() {
         .auth("max_login_failures = 0")
         .section(&format!(
             "[users.dear]\npassword = \"{}\"\n[users.postgres]\npassword = \"secret\"",
-            verifier("secret", 4096)
+            verifier("secret", 20_000)
         ))
         .start();
     let port = pooler.port();

@@ -239,10 +239,14 @@ fn the_question_is_the_same_for_everyone_under_any_search_path() {
 #[test]
 fn asking_and_keeping_the_names_costs_little() {
     let mut wire = database("fresh", "SELECT 1");
-    read(&mut wire);
-    let began = Instant::now();
     let catalogue = read(&mut wire);
-    let took = began.elapsed();
+    // The shortest of five: the machine may be busy.
+    let took = (0..5).map(|_| {
+        let began = Instant::now();
+        read(&mut wire);
+        began.elapsed()
+    });
+    let took = took.min().unwrap();
     let (names, bytes) = (catalogue.len(), catalogue.bytes());
 
     assert!(

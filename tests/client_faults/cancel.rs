@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 const SLEEP: &str = "SELECT pg_sleep(100)";
-const SLEEPING: &str = "count(*) = 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)' AND state = 'active' \
+const SLEEPING: &str = "count(*) = 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)' AND wait_event = 'PgSleep' \
                         AND datname = current_database()";
 
 #[test]
@@ -98,9 +98,11 @@ fn t16_a_close_in_front_of_the_query_does_not_take_its_cancel() {
 /// The server is not handed on until the cancel has landed, however long that takes.
 #[test]
 fn b02_t13_a_cancel_never_hits_the_servers_next_owner() {
+    let arrived = Arc::new(AtomicBool::new(false));
     let landed = Arc::new(AtomicBool::new(false));
     let early = Arc::new(AtomicUsize::new(0));
     let server = {
+        let arrived = Arc::clone(&arrived);
         let (landed, early) = (Arc::clone(&landed), Arc::clone(&early));
         ScriptedServer::start(move |mut wire: ServerWire| match wire.read_opening() {
             Opening::Startup(_) => {
@@ -111,7 +113,7 @@ fn b02_t13_a_cancel_never_hits_the_servers_next_owner() {
                     }
                     if message.is("Q(SELECT 'slow')") {
                         // Ends by itself, just when the cancel is on its way.
-                        std::thread::sleep(Duration::from_millis(200));
+                        wait_until("a cancel", || arrived.load(Ordering::Acquire));
                     }
                     if message.tag == b'Q' {
                         wire.send(&ServerWire::row_reply("x"));
@@ -119,6 +121,7 @@ fn b02_t13_a_cancel_never_hits_the_servers_next_owner() {
                 }
             }
             Opening::Cancel(..) => {
+                arrived.store(true, Ordering::Release);
                 std::thread::sleep(Duration::from_millis(600));
                 landed.store(true, Ordering::Release);
             }
@@ -188,7 +191,8 @@ fn b01_a_cancel_that_overtakes_its_query_is_sent_again() {
     // Nothing is cancelled twice whose first cancel worked.
     let sent = cancels.load(Ordering::Acquire);
     a.expect_silence(Duration::from_millis(500));
-    assert_eq!((sent, cancels.load(Ordering::Acquire)), (2, 2));
+    assert!(sent >= 2);
+    assert_eq!(cancels.load(Ordering::Acquire), sent);
 }
 
 /// One that was given up may land at any time: its server goes to nobody.
@@ -256,7 +260,9 @@ fn t13_random_cancels_hit_only_their_own() {
         let mut wire = rig.login();
         let mut hits = 0;
         for n in 0..150_u64 {
-            wire.send(&[query("SELECT pg_sleep(0.003)")]);
+            // Some end just then, some would not.
+            let long = if n % 10 == 9 { 0.2 } else { 0.003 };
+            wire.send(&[query(&format!("SELECT pg_sleep({long})"))]);
             std::thread::sleep(Duration::from_micros(n % 5 * 1_000));
             wire.cancel();
             let got = wire.recv_to_ready();

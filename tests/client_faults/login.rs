@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Message, Pooler, Received, Rig, ScriptedServer, Wire, cancel_request, cstr, gssenc_request,
-    lying, message, packet, parameters, password, query, sasl_initial, ssl_request, startup,
-    version, wait_until,
+    Message, Pooler, Received, Rig, SERVERS, ScriptedServer, Wire, cancel_request, cstr,
+    gssenc_request, lying, message, packet, parameters, password, query, sasl_initial, ssl_request,
+    startup, version, wait_until,
 };
 
 /// The only user that a pooler with passwords knows.
@@ -177,7 +177,9 @@ fn t18_the_length_of_the_cancel_key_follows_the_version() {
         wire.finish_login("postgres", "").expect("a login");
         assert_eq!(wire.key.1.len(), len, "3.{minor}");
         wire.send(&[query("SELECT pg_sleep(60)")]);
-        rig.wait_sql("count(*) = 1 FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'");
+        rig.wait_sql(&format!(
+            "count(*) = 1 {SERVERS} AND wait_event = 'PgSleep'"
+        ));
         wire.cancel();
         wire.expect("T E(57014) Z(I)");
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use pooler::demo::postgres::Postgres;
 
 use crate::support::{
-    Opening, Pooler, Rig, ScriptedServer, ServerWire, Wire, bind, execute, parse, query, sync,
-    wait_until,
+    Opening, Pooler, Rig, SERVERS, ScriptedServer, ServerWire, Wire, bind, execute, parse, query,
+    sync, wait_until,
 };
 
 /// What may be left on a server, and the question that finds it.
@@ -188,11 +188,11 @@ fn t07_parameter_status_may_come_at_any_time() {
 fn c01_c02_a_backend_is_terminated() {
     let rig = Rig::with(|b| b.set("pool_size = 1"));
     let mut wire = rig.login();
-    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let kill = &format!("SELECT count(pg_terminate_backend(pid)) {SERVERS}");
     for _ in 0..3 {
         assert_eq!(wire.one("SELECT 1"), "1");
         rig.direct().one(kill);
-        rig.wait_sql("count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()");
+        rig.wait_sql(&format!("NOT EXISTS (SELECT {SERVERS})"));
     }
     wire.send(&[query("SELECT pg_sleep(100)")]);
     rig.wait_sql("count(*) = 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)' AND state = 'active' AND datname = current_database()");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Rig, Wire, bind, execute, parse, query, startup, sync, wait_until};
+use crate::support::{Rig, SERVERS, Wire, bind, execute, parse, query, startup, sync, wait_until};
 use crate::{console, error, rig, rig_with, table};
 
 /// The notices and the end of a command.
@@ -304,7 +304,7 @@ fn kill_ends_all_sessions_of_a_database_and_pauses_it() {
     busy.expect("E(57P01) .");
     idle.expect("E(57P01) .");
     wait_until("no server is left", || {
-        rig.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()") == "0"
+        rig.sql(&format!("SELECT count(*) {SERVERS}")) == "0"
     });
     let mut late = rig.login();
     late.send(&[query("SELECT 1")]);
@@ -346,8 +346,9 @@ fn t75_the_console_is_there_while_the_pooler_drains_and_stops_nothing() {
     };
     let shown = psql("ops", "pgbouncer", "SHOW CLIENTS");
     assert!(shown.starts_with("C|postgres|"), "{shown}");
-    let refused = psql("postgres", &rig.database, "SELECT 1");
-    assert!(refused.contains("shutting down"), "{refused}");
+    wait_until("the worker has heard of it", || {
+        psql("postgres", &rig.database, "SELECT 1").contains("shutting down")
+    });
     busy.rows("COMMIT");
     assert_eq!(rig.pooler.wait_exit().code(), Some(0));
     before.recv_to_end();

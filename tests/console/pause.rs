@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Rig, Wire, query, wait_until};
+use crate::support::{Rig, SERVERS, Wire, query, wait_until};
 use crate::{console, error, rig, rig_with, table};
 
-const SERVERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+fn servers(rig: &Rig) -> String {
+    rig.sql(&format!("SELECT count(*) {SERVERS}"))
+}
 
 fn is_paused(console: &mut Wire, rig: &Rig) -> bool {
     let databases = table(console, "SHOW DATABASES");
@@ -28,7 +30,7 @@ fn t76_pause_lets_transactions_end_and_returns_when_no_server_is_left() {
     assert_eq!(busy.one("SELECT 2"), "2", "the transaction goes on");
     busy.rows("COMMIT");
     console.expect("C(PAUSE) Z(I)");
-    assert_eq!(rig.sql(SERVERS), "0");
+    assert_eq!(servers(&rig), "0");
     waiting.expect_silence(Duration::from_millis(300));
     assert!(is_paused(&mut console, &rig));
     console.rows(&format!("RESUME {}", rig.database));
@@ -90,7 +92,7 @@ fn t76_a_pause_names_who_is_pinned_and_who_listens() {
     assert_eq!(ear.recv().tag, b'A');
     ear.rows("UNLISTEN *");
     console.rows(&format!("PAUSE {} 10s", rig.database));
-    wait_until("no server is left", || rig.sql(SERVERS) == "0");
+    wait_until("no server is left", || servers(&rig) == "0");
     console.rows("RESUME");
     assert_eq!(ear.one("SELECT 1"), "1");
 }
@@ -120,14 +122,14 @@ fn t76_a_pause_ends_with_whoever_asked_for_it_unless_it_was_reached() {
 #[test]
 fn a_cancel_ends_the_command_and_not_the_session() {
     let rig = rig();
-    let mut console = console(&rig);
+    let (mut operator, mut watch) = (console(&rig), console(&rig));
     let mut busy = rig.login();
     busy.rows("BEGIN");
-    console.send(&[query("PAUSE")]);
-    console.expect_silence(Duration::from_millis(200));
-    console.cancel();
-    console.expect("E(57014) Z(I)");
-    assert_eq!(table(&mut console, "SHOW STATE")[0]["value"], "yes");
+    operator.send(&[query("PAUSE")]);
+    wait_until("it is paused", || is_paused(&mut watch, &rig));
+    operator.cancel();
+    operator.expect("E(57014) Z(I)");
+    assert_eq!(table(&mut operator, "SHOW STATE")[0]["value"], "yes");
     busy.rows("COMMIT");
 }
 
@@ -158,7 +160,7 @@ fn pauses_of_all_and_of_one_are_told_apart() {
 /// A pool that is made while its database is paused is paused, and its first client waits for RESUME, not for an error.
 #[test]
 fn a_database_can_be_paused_before_anybody_has_asked_for_it() {
-    let rig = rig_with(|b| b.set("server_connect_timeout = \"300ms\""));
+    let rig = rig_with(|b| b.set("server_connect_timeout = \"1s\""));
     let mut console = console(&rig);
     console.rows(&format!("PAUSE {}", rig.database));
     let mut early = rig.connect();
@@ -166,8 +168,8 @@ fn a_database_can_be_paused_before_anybody_has_asked_for_it() {
         ("user", "postgres"),
         ("database", &rig.database),
     ])]);
-    early.expect_silence(Duration::from_secs(1));
-    assert_eq!(rig.sql(SERVERS), "0");
+    early.expect_silence(Duration::from_millis(2500));
+    assert_eq!(servers(&rig), "0");
     console.rows("RESUME");
     early.finish_login("postgres", "").unwrap();
     assert_eq!(early.one("SELECT 1"), "1");
@@ -193,7 +195,7 @@ fn pauses_under_load_lose_nothing() {
         }
         while Instant::now() < deadline {
             operator.rows("PAUSE 5s");
-            assert_eq!(rig.sql(SERVERS), "0");
+            assert_eq!(servers(&rig), "0");
             operator.rows("RESUME");
             std::thread::sleep(Duration::from_millis(50));
         }

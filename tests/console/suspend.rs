@@ -37,7 +37,7 @@ fn t76_suspend_lets_everything_stand_still_and_resume_lets_it_go_on() {
     busy.rows("BEGIN");
     let pid = busy.one("SELECT pg_backend_pid()");
     idle.one("SELECT 1");
-    busy.send(&[query("SELECT pg_sleep(0.2), 'late'")]);
+    busy.send(&[query("SELECT pg_sleep(2), 'late'")]);
     let its_query = format!("(SELECT query FROM pg_stat_activity WHERE pid = {pid})");
     rig.wait_sql(&format!("{its_query} LIKE '%late%'"));
     console.rows("SUSPEND 5s");
@@ -157,7 +157,7 @@ fn a_suspend_costs_nobody_a_session() {
             "query",
             "query_wait",
         ];
-        let set = |b: Builder, name| b.set(&format!("{name}_timeout = \"3s\""));
+        let set = |b: Builder, name| b.set(&format!("{name}_timeout = \"5s\""));
         timeouts.into_iter().fold(b.set("pool_size = 2"), set)
     });
     let mut console = console(&rig);
@@ -166,7 +166,7 @@ fn a_suspend_costs_nobody_a_session() {
     idle.one("SELECT 1");
     block.rows("BEGIN");
     // It ends while nobody reads the answer.
-    busy.send(&[query("SELECT pg_sleep(1), 'late'")]);
+    busy.send(&[query("SELECT pg_sleep(3), 'late'")]);
     wait_until("both servers are taken", || {
         table(&mut console, "SHOW POOLS")
             .iter()
@@ -175,7 +175,7 @@ fn a_suspend_costs_nobody_a_session() {
     waiter.send(&[query("SELECT 'at last'")]);
     wait_until("it waits", || !table(&mut console, "SHOW QUEUE").is_empty());
     console.rows("SUSPEND 5s");
-    block.expect_silence(Duration::from_millis(4000));
+    block.expect_silence(Duration::from_millis(6000));
     console.rows("RESUME");
     busy.expect("T D(|late) C(SELECT 1) Z(I)");
     waiter.expect("T D(at last) C(SELECT 1) Z(I)");
@@ -228,11 +228,11 @@ fn a_login_that_is_given_up_takes_no_place() {
     // It waits, or there is no place for it.
     let begin = || {
         let mut new = begin_login(&rig);
-        new.set_patience(Duration::from_millis(300));
+        new.set_patience(Duration::from_secs(1));
         matches!(new.poll(), Received::Silence).then_some(new)
     };
     let first = begin().expect("the only place");
-    assert!(begin().is_none());
+    begin_login(&rig).expect("E(53300) .");
     first.reset();
     let mut second = None;
     wait_until("it has given its place back", || {

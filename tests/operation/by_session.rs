@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Rig, Wire, query, startup};
+use crate::support::{Rig, SERVERS, Wire, query, startup};
 
 fn rig(size: u32) -> Rig {
     Rig::with(|b| {
@@ -17,9 +17,7 @@ fn pid(wire: &mut Wire) -> String {
 
 /// How often somebody has logged in to the server as these tests do, and is still there.
 fn servers(rig: &Rig) -> String {
-    rig.sql(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
+    rig.sql(&format!("SELECT count(*) {SERVERS}"))
 }
 
 #[test]
@@ -155,7 +153,14 @@ fn a_role_made_anew_does_not_meet_an_old_server() {
     rig.sql(&format!("CREATE ROLE {role} LOGIN"));
     let mut wire = login();
     let old = pid(&mut wire);
+    let wait_clean = || {
+        let idle = "query = 'DISCARD ALL' AND state = 'idle'";
+        rig.wait_sql(&format!(
+            "count(*) = 1 FROM pg_stat_activity WHERE pid = {old} AND {idle}"
+        ));
+    };
     wire.leave();
+    wait_clean();
     let mut wire = login();
     assert_eq!(
         pid(&mut wire),
@@ -163,9 +168,7 @@ fn a_role_made_anew_does_not_meet_an_old_server() {
         "it is reused as long as nothing changed"
     );
     wire.leave();
-    rig.wait_sql(&format!(
-        "count(*) = 1 FROM pg_stat_activity WHERE pid = {old} AND query = 'DISCARD ALL' AND state = 'idle'"
-    ));
+    wait_clean();
     rig.sql(&format!("DROP ROLE {role}; CREATE ROLE {role} LOGIN"));
     let mut wire = login();
     assert_ne!(pid(&mut wire), old);

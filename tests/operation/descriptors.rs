@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, Received, Rig, Wire, query, startup, wait_until};
+use crate::support::{
+    PATIENCE, Received, Rig, SERVERS, Wire, query, startup, wait_until, wait_within,
+};
 
 /// 100 clients and 64 descriptors: accepting pauses without a busy loop, those inside are served, servers can still be
 /// opened, and all is well when clients leave.
@@ -132,5 +134,9 @@ fn memory_stays_bounded_under_unread_results() {
         "{grown} kB for 20 results of 50 MB and 280 waiters"
     );
     drop(clients);
+    // Each of the servers has a result of 50 MB to get rid of.
+    wait_within(Duration::from_secs(30), "the servers are free", || {
+        rig.sql(&format!("SELECT count(*) {SERVERS} AND state <> 'idle'")) == "0"
+    });
     rig.assert_sound();
 }

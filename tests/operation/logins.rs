@@ -2,7 +2,7 @@
 
 use pooler::demo::postgres::Postgres;
 
-use crate::support::{Message, Pooler, Rig, Wire, wait_until};
+use crate::support::{Message, Pooler, Rig, SERVERS, Wire, wait_until};
 
 const PLAIN: &str = "secret word";
 /// md5 of "secret wordbob".
@@ -37,10 +37,9 @@ fn a_login_gets_what_it_asks_for_whatever_the_last_one_got() {
             "ALTER DATABASE {} SET TimeZone = '{default}'",
             rig.database
         ));
-        rig.sql(&format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()",
-            rig.database
-        ));
+        rig.sql(&format!("SELECT pg_terminate_backend(pid) {SERVERS}"));
+        // A query that is sent while it ends would meet it.
+        rig.wait_sql(&format!("NOT EXISTS (SELECT {SERVERS})"));
         wait_until("a server that is born with it", || {
             any.one("SHOW TimeZone") == default
         });

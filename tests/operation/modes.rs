@@ -1,5 +1,6 @@
 //! Session and statement pooling, replication connections, Unix sockets.
 
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -171,7 +172,9 @@ fn unix_sockets_on_both_sides() {
         .start();
     let socket = dir.join(format!(".s.PGSQL.{}", pooler.port()));
     // It binds that one last.
-    wait_until("the socket is there", || socket.exists());
+    wait_until("the socket is there", || {
+        UnixStream::connect(&socket).is_ok()
+    });
     let dir = dir.to_str().expect("a plain name");
     assert_eq!(
         psql(dir, pooler.port(), "dbname=postgres", "SELECT 42").trim(),

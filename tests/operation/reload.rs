@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Message, Rig, Wire, query, wait_until};
+use crate::support::{Message, Rig, SERVERS, Wire, query, wait_until};
 
 fn reloaded(rig: &Rig, times: usize) {
     wait_until("the reload", || {
@@ -68,7 +68,7 @@ fn t74_a_larger_pool_is_there_at_once_and_a_smaller_one_when_servers_come_back()
     reloaded(&rig, 2);
     first.rows("COMMIT");
     second.rows("COMMIT");
-    rig.wait_sql("count(*) <= 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
+    rig.wait_sql(&format!("count(*) <= 1 {SERVERS}"));
     rig.assert_sound();
 }
 
@@ -99,7 +99,7 @@ fn a_changed_database_is_drained() {
     assert_eq!(client.one("SELECT pg_backend_pid()"), pid);
     client.rows("COMMIT");
     assert_eq!(client.one("SELECT current_database()"), "postgres");
-    rig.wait_sql("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid())");
+    rig.wait_sql(&format!("NOT EXISTS (SELECT {SERVERS})"));
     rig.pooler.assert_serves("postgres", "anything");
 }
 
@@ -124,9 +124,9 @@ fn a_removed_database_is_drained() {
         "",
     );
     assert_eq!(refused.err().expect("a refusal").sqlstate(), "3D000");
-    rig.wait_sql("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid())");
+    rig.wait_sql(&format!("NOT EXISTS (SELECT {SERVERS})"));
     std::thread::sleep(Duration::from_millis(600));
-    rig.wait_sql("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid())");
+    rig.wait_sql(&format!("NOT EXISTS (SELECT {SERVERS})"));
     rig.pooler.reload_text(&text);
     reloaded(&rig, 2);
     rig.assert_sound();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pooler::demo::make_dir;
 
-use crate::support::{Rig, Wire, query, wait_until};
+use crate::support::{Rig, SERVERS, Wire, query, wait_until};
 
 fn drained(rig: &Rig) {
     wait_until("the signal is heard", || {
@@ -129,7 +129,7 @@ fn sigquit_and_a_second_signal_end_at_once() {
         }
         assert_eq!(rig.pooler.wait_exit().code(), Some(0), "{signals:?}");
         assert!(began.elapsed() < Duration::from_secs(5), "{signals:?}");
-        rig.wait_sql("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid())");
+        rig.wait_sql(&format!("NOT EXISTS (SELECT {SERVERS})"));
         assert_eq!(rig.sql("SELECT count(*) FROM t"), "0");
     }
 }

@@ -10,7 +10,7 @@ use crate::support::{Message, Rig, Wire, get, metrics_port, query, wait_until};
 const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"";
 
 /// Long enough to look at everything before the first gives up.
-const WAIT: Duration = Duration::from_secs(12);
+const WAIT: Duration = Duration::from_secs(20);
 
 fn begin(rig: &Rig, name: &str, sql: &str) -> Wire {
     let mut wire = rig.login_with(&[("application_name", name)]);
@@ -30,10 +30,18 @@ fn wait(rig: &Rig, name: &str, port: u16, before: usize) -> Wire {
     wire
 }
 
+/// The status, once every worker has had its say in time.
 fn status(port: u16) -> Value {
-    let (line, body) = get(port, "/status.json");
-    assert!(line.ends_with("200 OK"), "{line}");
-    serde_json::from_str(&body).unwrap()
+    let mut status = Value::Null;
+    wait_until("every worker answers", || {
+        let (line, body) = get(port, "/status.json");
+        assert!(line.ends_with("200 OK"), "{line}");
+        status = serde_json::from_str(&body).unwrap();
+        status["silent_workers"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    });
+    status
 }
 
 /// The value of a metric of the database.
@@ -77,6 +85,7 @@ fn queue_page_metrics_and_error_name_the_same_waiter_and_holder() {
     let port = metrics_port(&rig.pooler);
     let mut browser = Browser::start();
     browser.open(&format!("http://127.0.0.1:{port}/"));
+    browser.wait_for("Number(document.body?.dataset.looks) > 0");
     let mut report = begin(&rig, "report", "SELECT 'secret', count(*) FROM pg_class");
     let mut import = begin(&rig, "import", "SELECT 2");
     let mut web = wait(&rig, "web", port, 0);
@@ -95,11 +104,12 @@ fn queue_page_metrics_and_error_name_the_same_waiter_and_holder() {
     let before = status(port);
     let oldest_wait = metric(port, "pooler_oldest_wait_seconds", &rig.database);
     let oldest_checkout = metric(port, "pooler_oldest_checkout_seconds", &rig.database);
-    // The next one is collected after the metrics were.
-    let mut after = status(port);
+    // The one after this is begun after the metrics were asked for.
+    let middle = status(port);
+    let mut after = middle.clone();
     wait_until("it is collected anew", || {
         after = status(port);
-        after["collected"] != before["collected"]
+        after["collected"] != middle["collected"]
     });
     for seen in [&before, &after] {
         let (first, holding) = (&seen["waiting"][0], &seen["holding"][0]);

@@ -18,6 +18,7 @@ fn said(output: &Output) -> String {
 fn once_shows_a_waiter_and_its_holder() {
     let rig = Rig::with(|b| {
         b.set("pool_size = 1")
+            .set("query_wait_notify = \"0\"")
             .section("[metrics]\nlisten = \"127.0.0.1:0\"")
     });
     let mut holder = rig.login_with(&[("application_name", "report")]);
@@ -29,7 +30,13 @@ fn once_shows_a_waiter_and_its_holder() {
     wait_until("it waits", || {
         get(port, "/status.json").1.contains("\"position\":1")
     });
-    let shown = top(&["--once", &format!("http://127.0.0.1:{port}")]);
+    let look = || top(&["--once", &format!("http://127.0.0.1:{port}")]);
+    let mut shown = look();
+    // A worker that is late is named, and what it has is missing.
+    wait_until("every worker answers", || {
+        shown = look();
+        said(&shown).contains("behind report")
+    });
     let text = said(&shown);
     assert_eq!(shown.status.code(), Some(0), "{text}");
     let line = |begin: &str| {

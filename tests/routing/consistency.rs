@@ -74,7 +74,7 @@ fn without_it_stale_reads_are_seen() {
         }
         wire.rows("CREATE TABLE t (n int)");
         wire.rows("INSERT INTO t VALUES (0)");
-        std::thread::sleep(Duration::from_millis(400));
+        scene.hosts.wait_replayed();
         let stale = (1..=50).filter(|n| {
             wire.rows(&format!("UPDATE t SET n = {n}"));
             wire.one("SELECT n FROM t") != n.to_string()
@@ -104,7 +104,7 @@ fn reads_are_back_on_replicas_within_two_looks_after_these_have_caught_up() {
         );
         // Looks are 100 ms apart here; the bound is generous for a busy machine.
         assert!(
-            caught_up.elapsed() < Duration::from_secs(2),
+            caught_up.elapsed() < Duration::from_secs(5),
             "{:?}",
             caught_up.elapsed()
         );

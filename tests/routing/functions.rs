@@ -87,6 +87,8 @@ fn what_is_defined_through_the_pooler_is_known_at_once() {
     scene.assert_local_reads(&mut wire, PORT);
     wire.rows("CREATE FUNCTION f() RETURNS text LANGUAGE sql STABLE AS $$SELECT current_setting('port')$$");
     let mut other = scene.login();
+    // It has written nothing, so its reads may go to a replica as soon as the function is known.
+    scene.hosts.wait_replayed();
     wait_until("it is known", || {
         scene.place(&other.one("SELECT f()")) != "primary"
     });

@@ -98,8 +98,12 @@ impl<'a> Scene<'a> {
         Wire::login_with(self.pooler.port(), &parameters, "")
     }
 
-    /// Waits until reads go to replicas.
+    /// Waits until all hosts are known, and reads go to replicas.
     pub(crate) fn wait_routed(&self) {
+        wait_until("all hosts are known", || {
+            let reached = self.pooler.log().matches("the host can be reached").count();
+            reached > self.hosts.replicas.len()
+        });
         let mut wire = self.login_with(&[("options", "-c pooler.route=prefer-replica")]);
         wait_until("reads go to replicas", || {
             self.place(&wire.one(PORT)) != "primary"

@@ -3,7 +3,11 @@
 //! Each test is named after its row of the table of faults, and after the trap that it covers. What a real PostgreSQL
 //! would not do is done by a scripted one.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic, and reports"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

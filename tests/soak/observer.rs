@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::support::{Rig, Wire, wait_until};
+use crate::support::{Rig, SERVERS, Wire, wait_until};
 use crate::{Arena, POOL_SIZE};
 
 const PAUSE: Duration = Duration::from_millis(15);
@@ -66,7 +66,7 @@ impl<'a> Observer<'a> {
             } else {
                 above = None;
             }
-            if observed.samples.is_multiple_of(20) {
+            if observed.samples % 20 == 1 {
                 let files = self.rig.pooler.open_files().unwrap_or(0);
                 observed.files_most = observed.files_most.max(files);
                 observed.late_kb = self.rig.pooler.rss_kb();
@@ -82,9 +82,7 @@ impl<'a> Observer<'a> {
     }
 
     fn connections(&mut self) -> Vec<String> {
-        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-                   AND backend_type = 'client backend'";
-        let rows = self.direct.rows(sql);
+        let rows = self.direct.rows(&format!("SELECT pid {SERVERS}"));
         rows.into_iter().map(|mut row| row.remove(0)).collect()
     }
 

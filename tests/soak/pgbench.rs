@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use pooler::demo::find_program;
 
-use crate::support::{Rig, Wire};
+use crate::support::{Rig, SERVERS, Wire};
 
 const CLIENTS: &str = "200";
-const SERVERS: usize = 10;
+const SIZE: usize = 10;
 
 /// Seconds of each run; `POOLER_PGBENCH_SECONDS` for longer ones.
 const SECONDS: usize = 2;
@@ -20,11 +20,12 @@ fn pgbench_200_clients_on_10_servers() {
         .unwrap_or(SECONDS)
         .to_string();
     let rig = Rig::with(|b| {
-        b.set(&format!("pool_size = {SERVERS}"))
+        b.set(&format!("pool_size = {SIZE}"))
             .set("max_client_conn = 1000")
     });
     let direct = crate::support::postgres().port();
     pgbench(&rig, direct, &["-i", "-q", "-s", "5"]);
+    rig.wait_sql(&format!("NOT EXISTS (SELECT {SERVERS})"));
     // One for all runs: the connection of an earlier one may still be there when the next begins to count.
     let mut observer = rig.direct();
     for script in ["tpcb-like", "select-only"] {
@@ -46,7 +47,7 @@ fn pgbench_200_clients_on_10_servers() {
                 failed.is_some_and(|l| l.contains(": 0 (")),
                 "{mode} {script}: {said}"
             );
-            assert!(most <= SERVERS, "{mode} {script}: {most} connections");
+            assert!(most <= SIZE, "{mode} {script}: {most} connections");
             let tps = said
                 .lines()
                 .find(|l| l.starts_with("tps"))
@@ -83,9 +84,8 @@ fn pgbench(rig: &Rig, port: u16, arguments: &[&str]) -> String {
 fn most_connections(direct: &mut Wire, over: &AtomicBool) -> usize {
     let mut most = 0;
     while !over.load(Ordering::Relaxed) {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-                   AND backend_type = 'client backend'";
-        most = most.max(direct.one(sql).parse().unwrap());
+        let count = direct.one(&format!("SELECT count(*) {SERVERS}"));
+        most = most.max(count.parse().unwrap());
         std::thread::sleep(Duration::from_millis(20));
     }
     most

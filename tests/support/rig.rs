@@ -5,9 +5,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pooler::demo::postgres::Postgres;
+use pooler::demo::{NAME, postgres::Postgres};
 
 use super::{Builder, Pooler, Wire, wait_until};
+
+/// A condition of `pg_stat_activity`: the pooler's server connections to this database. Sessions of the tests themselves,
+/// which have a name, may be seen for a while after they have ended; autovacuum comes when it likes.
+pub const SERVERS: &str = "FROM pg_stat_activity WHERE datname = current_database() \
+    AND backend_type = 'client backend' AND application_name <> 'pooler demo'";
 
 /// The PostgreSQL of this test binary.
 pub fn postgres() -> &'static Postgres {
@@ -72,7 +77,12 @@ impl Rig {
 
     /// A session with PostgreSQL itself.
     pub fn direct(&self) -> Wire {
-        Wire::login(postgres().port(), "postgres", &self.database)
+        let named = [
+            ("user", "postgres"),
+            ("database", &*self.database),
+            ("application_name", NAME),
+        ];
+        Wire::login_with(postgres().port(), &named, "")
     }
 
     /// A connection to the pooler that has said nothing.
@@ -98,11 +108,11 @@ impl Rig {
     pub fn assert_sound(&self) {
         self.pooler.assert_serves("postgres", &self.database);
         let mut direct = self.direct();
-        let busy = "SELECT coalesce(string_agg(pid || ' ' || state || ' ' || query, '; '), '') FROM pg_stat_activity \
-                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'";
+        let busy = "SELECT coalesce(string_agg(pid || ' ' || state || ' ' || query, '; '), '')";
+        let busy = format!("{busy} {SERVERS} AND state <> 'idle'");
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let left = direct.one(busy);
+            let left = direct.one(&busy);
             if left.is_empty() {
                 break;
             }

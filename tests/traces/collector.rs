@@ -39,6 +39,10 @@ struct Shared {
     says: VecDeque<Says>,
 }
 
+fn bind(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
 /// It takes connections as long as the process lives.
 pub(crate) struct Collector {
     pub(crate) port: u16,
@@ -47,12 +51,17 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn start() -> Self {
-        Self::on(free_port().unwrap())
+        let listener = (0..5).find_map(|_| bind(free_port().ok()?).ok());
+        Self::at(listener.unwrap())
     }
 
     /// On a port that nobody listens on.
     pub(crate) fn on(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        Self::at(bind(port).unwrap())
+    }
+
+    fn at(listener: TcpListener) -> Self {
+        let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Mutex::new(Shared::default()));
         let all = Arc::clone(&shared);
         thread::spawn(move || {

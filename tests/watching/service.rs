@@ -114,7 +114,9 @@ fn a_worker_that_is_stuck_ends_the_signs_of_life() {
     while manager.hears(silence) {
         assert!(began.elapsed() < Duration::from_secs(10), "it still speaks");
     }
-    assert!(pooler.log().contains("worker 1 has not gone round"));
+    wait_until("it says why", || {
+        pooler.log().contains("worker 1 has not gone round")
+    });
     drop(stuck);
     assert!(manager.hears(Duration::from_secs(10)));
     wait_until("it says so", || {

@@ -36,8 +36,10 @@ impl Pool {
             }
             let _waiting = AwaitsWelcome::new(self);
             self.ask_to_grow();
+            // Nothing is opened in a pause, and who has waited through one has the whole time after it.
+            let was_paused = self.is_paused();
             let in_time = timer::timeout(patience, changed).await;
-            if in_time.is_err() && !self.is_paused() {
+            if in_time.is_err() && !was_paused && !self.is_paused() {
                 return Err(self.out_of_patience());
             }
         }

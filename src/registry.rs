@@ -168,6 +168,18 @@ impl Registry {
         lock(&self.pools).values().cloned().collect()
     }
 
+    /// The pools that share a size with `pool`, and itself: others only where servers are started with clients' parameters.
+    #[must_use]
+    pub fn family(&self, pool: &Arc<Pool>) -> Vec<Arc<Pool>> {
+        if pool.plan().settings.pool_mode != PoolMode::Session {
+            return vec![Arc::clone(pool)];
+        }
+        let family = |pool: &Arc<Pool>| pool.trunk().map_or(pool.id, |trunk| trunk.id);
+        let mut pools = self.pools();
+        pools.retain(|other| family(other) == family(pool));
+        pools
+    }
+
     /// The pool of `database` for a client that has proved to be `user`; in a pool by session, that
     /// of servers which are started with its parameters.
     ///

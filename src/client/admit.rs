@@ -10,6 +10,7 @@ use pooler_protocol::settings::Settings;
 use pooler_protocol::startup::{Replication, Startup};
 
 use super::authenticate::Authenticated;
+use super::queue::{self, Newcomer};
 use super::seat::CancelKey;
 use super::session::Session;
 use super::talk::Talk;
@@ -18,7 +19,7 @@ use crate::config::PoolMode;
 use crate::error::{ClientLoginError, Refusal};
 use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::limit::Permit;
-use crate::pool::{Checkout, LocalPool, Pool, Seated};
+use crate::pool::{Checkout, Pool, Seated};
 use crate::relay::ClientSide;
 use crate::server::Welcome;
 use crate::timer;
@@ -157,7 +158,7 @@ impl Admission<Stream> {
 
     /// Done when the client has gone; what it says before that is kept.
     pub(super) async fn until_gone(&mut self) -> ClientLoginError {
-        attach::until_gone(&mut self.stream, &mut self.received).await
+        queue::until_gone(&mut self.stream, &mut self.received).await
     }
 
     /// Tells the client why not. On the worker that it has just moved to its socket may not be known
@@ -193,25 +194,28 @@ pub(super) async fn admit(
 ) -> Result<Box<Session>, ClientLoginError> {
     let by_session = admission.pool.plan().settings.pool_mode == PoolMode::Session;
     let local = hub.pools.local(&admission.pool);
+    let mut newcomer = Newcomer {
+        hub,
+        local: &local,
+        user: admission.proof.user(),
+        startup: &admission.startup,
+        peer: admission.peer,
+        stream: &mut admission.stream,
+        received: &mut admission.received,
+        id: None,
+    };
     let prepared = if by_session {
-        let Admission {
-            stream,
-            received,
-            pool,
-            proof,
-            peer,
-            ..
-        } = &mut *admission;
-        match attach::attach(hub, pool, stream, received).await {
-            Ok(mut prepared) => attach::give_name(&mut prepared, pool, proof.user(), *peer)
+        match attach::attach(&mut newcomer).await {
+            Ok(mut prepared) => attach::give_name(&mut prepared, &newcomer)
                 .await
                 .map(|()| prepared)
                 .map_err(Into::into),
             Err(e) => Err(e),
         }
     } else {
-        prepare(&local, &admission).await.map_err(Into::into)
+        prepare(&mut newcomer).await
     };
+    let id = newcomer.id;
     let Prepared {
         welcome,
         settings,
@@ -226,7 +230,8 @@ pub(super) async fn admit(
     };
     let now = Instant::now();
     let key = CancelKey::random(admission.startup.accepted_minor());
-    let mut seat = hub.seats.take(Arc::clone(&admission.pool), key, now);
+    let pool = Arc::clone(&admission.pool);
+    let mut seat = hub.seats.take(id, pool, key, now);
     let process_id = match server.as_ref().map(|s| s.identity.process_id) {
         Some(process_id) if process_id != 0 => {
             seat.show_process(process_id);
@@ -268,8 +273,9 @@ pub(super) struct Prepared {
     pub(super) server: Option<Checkout>,
 }
 
-async fn prepare(local: &Rc<LocalPool>, admission: &Admission) -> Result<Prepared, Refusal> {
-    let (pool, startup) = (&admission.pool, &admission.startup);
+async fn prepare(newcomer: &mut Newcomer<'_>) -> Result<Prepared, ClientLoginError> {
+    let (local, startup) = (newcomer.local, newcomer.startup);
+    let pool = local.shared();
     let welcome = pool.welcome().await?;
     let settings = match local.settings_of_last_login(startup, &welcome) {
         Some(settings) => settings,
@@ -277,8 +283,8 @@ async fn prepare(local: &Rc<LocalPool>, admission: &Admission) -> Result<Prepare
             // Before the plan: if that changes now, this is too old.
             let version = pool.version();
             let plan = &pool.plan().settings;
-            let asked = startup_settings::asked(startup, &admission.peer, plan)?;
-            let settings = startup_settings::resolve(local, &welcome, asked).await?;
+            let asked = startup_settings::asked(startup, &newcomer.peer, plan)?;
+            let settings = startup_settings::resolve(newcomer, &welcome, asked).await?;
             if !startup_settings::adds_host(plan) {
                 local.note_last_login(startup, version, &welcome, &settings);
             }

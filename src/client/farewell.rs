@@ -19,8 +19,8 @@ use pooler_protocol::prepared::NO_STATEMENT;
 
 use super::{Counted, Hub};
 use crate::config::PoolMode;
-use crate::error::{LoginError, Refusal, ServerFault};
-use crate::pool::{Checkout, LocalPool};
+use crate::error::ServerFault;
+use crate::pool::Checkout;
 use crate::server::Server;
 use crate::timer;
 
@@ -35,55 +35,6 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// What may be read and thrown away for a client that has gone; a connection is cheaper than more.
 const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Why a login gets no server.
-#[derive(Debug)]
-pub(super) enum NoServer {
-    /// None can be opened.
-    Login(Arc<LoginError>),
-    /// `query_wait_timeout` passed.
-    Timeout,
-}
-
-impl NoServer {
-    /// What a client is told.
-    pub(super) fn refusal(&self) -> Refusal {
-        match self {
-            Self::Login(e) => e.refusal(),
-            Self::Timeout => Refusal::fatal(
-                "53400",
-                "query_wait_timeout while waiting for a server connection to log in with",
-            )
-            .hint("Raise pool_size, or query_wait_timeout."),
-        }
-    }
-
-    /// The same, if the server is to be started with parameters of the client's own.
-    pub(super) fn refusal_of_parameters(&self) -> Refusal {
-        match self {
-            Self::Login(e) => e.refusal_of_parameters(),
-            Self::Timeout => self.refusal(),
-        }
-    }
-}
-
-/// A server for a login, waited for like one for a transaction. Dropped midway, it leaves the queue.
-///
-/// # Errors
-/// [`NoServer`].
-pub(super) async fn checkout(local: &Rc<LocalPool>) -> Result<Checkout, NoServer> {
-    if let Some(checkout) = local.try_checkout() {
-        return Ok(checkout);
-    }
-    let mut wait = local.wait(Instant::now()).map_err(NoServer::Login)?;
-    local.shared().line_up();
-    let limit = local.shared().plan().settings.query_wait_timeout;
-    let waited = std::future::poll_fn(|cx| wait.poll(cx));
-    match timer::timeout(limit.unwrap_or(Duration::MAX), waited).await {
-        Ok(served) => served.map_err(NoServer::Login),
-        Err(_elapsed) => Err(NoServer::Timeout),
-    }
-}
 
 /// Gives a server back that owes nothing: at once if nothing was changed, else when it is clean.
 pub(super) fn clean_and_release(checkout: Checkout) {

@@ -35,6 +35,7 @@ mod farewell;
 mod gate;
 mod oldest;
 mod outside;
+mod queue;
 mod reception;
 mod replication;
 mod routes;

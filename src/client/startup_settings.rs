@@ -6,7 +6,6 @@
 //! is.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use pooler_protocol::settings::{Settings, push_set_config};
 use pooler_protocol::startup::{Startup, parse_options};
 
 use super::farewell;
+use super::queue::{Newcomer, NoServer};
 use crate::config::PoolSettings;
-use crate::error::{Refusal, ServerFault};
+use crate::error::{ClientLoginError, Refusal, ServerFault};
 use crate::net::Peer;
-use crate::pool::LocalPool;
 use crate::server::Welcome;
 use crate::timer;
 
@@ -94,10 +93,10 @@ pub(super) fn adds_host(pool: &PoolSettings) -> bool {
 /// # Errors
 /// What the server says against them.
 pub(super) async fn resolve(
-    local: &Rc<LocalPool>,
+    newcomer: &mut Newcomer<'_>,
     welcome: &Welcome,
     mut asked: Asked<'_>,
-) -> Result<Arc<Settings>, Refusal> {
+) -> Result<Arc<Settings>, ClientLoginError> {
     let mut application_name = None;
     asked.retain_mut(|(name, value)| {
         if name == "application_name" && is_plain_name(value) {
@@ -106,11 +105,11 @@ pub(super) async fn resolve(
         }
         !is_same(welcome, name, value)
     });
-    let interners = &local.commons().interners;
+    let interners = &newcomer.local.commons().interners;
     let settings = if asked.is_empty() {
         interners.no_settings()
     } else {
-        judged(local, owned(asked)).await?
+        judged(newcomer, owned(asked)).await?
     };
     let name = application_name.filter(|name| welcome.find("application_name") != Some(name));
     Ok(match name {
@@ -121,13 +120,14 @@ pub(super) async fn resolve(
 
 /// What a server made of them, or makes of them now.
 async fn judged(
-    local: &Rc<LocalPool>,
+    newcomer: &mut Newcomer<'_>,
     asked: Vec<(String, String)>,
-) -> Result<Arc<Settings>, Refusal> {
+) -> Result<Arc<Settings>, ClientLoginError> {
+    let local = newcomer.local;
     if let Some(known) = local.shared().known_settings(&asked) {
         return Ok(known);
     }
-    let judged = ask_server(local, &asked).await?;
+    let judged = ask_server(newcomer, &asked).await?;
     let judged = local.commons().interners.settings(judged);
     local.shared().keep_settings(asked, Arc::clone(&judged));
     Ok(judged)
@@ -155,10 +155,10 @@ fn letters(encoding: &str) -> impl Iterator<Item = u8> {
 }
 
 async fn ask_server(
-    local: &Rc<LocalPool>,
+    newcomer: &mut Newcomer<'_>,
     asked: &[(String, String)],
-) -> Result<Settings, Refusal> {
-    let mut checkout = farewell::checkout(local).await.map_err(|e| e.refusal())?;
+) -> Result<Settings, ClientLoginError> {
+    let mut checkout = newcomer.checkout().await.map_err(NoServer::end)?;
     let mut sql = String::new();
     for (name, value) in asked {
         push_set_config(&mut sql, name, Some(value));
@@ -189,9 +189,10 @@ async fn ask_server(
     match judged {
         Ok(Ok(())) => {}
         Ok(Err(fault)) => {
-            return Err(refusal.unwrap_or_else(|| Refusal::server_gone(&host, fault)));
+            let refusal = refusal.unwrap_or_else(|| Refusal::server_gone(&host, fault));
+            return Err(refusal.into());
         }
-        Err(_elapsed) => return Err(Refusal::server_gone(&host, ServerFault::Timeout)),
+        Err(_elapsed) => return Err(Refusal::server_gone(&host, ServerFault::Timeout).into()),
     }
     let names = asked.iter().map(|(n, _)| n.as_str());
     let pairs = names.zip(values.iter().map(|v| v.as_deref().unwrap_or_default()));

@@ -176,6 +176,17 @@ pub struct Wait {
     pub(super) since: Instant,
 }
 
+/// How it is around a client that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowd {
+    /// Servers that are not idle.
+    pub in_use: usize,
+    /// Clients that wait.
+    pub waiting: usize,
+    /// How many have waited for longer, and one for itself.
+    pub position: usize,
+}
+
 impl Wait {
     /// The server, once it is this client's turn.
     ///
@@ -190,6 +201,31 @@ impl Wait {
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Of which pool it waits for a server.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        self.local.shared()
+    }
+
+    /// How it is around it in `family`, the pools that share a size with its own.
+    #[must_use]
+    pub fn crowd(&self, family: &[Arc<Pool>]) -> Crowd {
+        let mut crowd = Crowd {
+            in_use: 0,
+            waiting: 0,
+            position: self.position(),
+        };
+        for pool in family {
+            let numbers = pool.numbers();
+            crowd.in_use += numbers.servers - numbers.idle.min(numbers.servers);
+            crowd.waiting += numbers.waiting;
+            if pool.id != self.pool().id {
+                crowd.position += pool.state().waiting_before(self.since);
+            }
+        }
+        crowd
     }
 
     /// How many wait before it, and one for itself.

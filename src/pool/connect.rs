@@ -9,7 +9,7 @@ use super::checkout::{Pooled, Slot};
 use super::limit::{Limit, Permit};
 use super::local::LocalPool;
 use super::{Candidate, Errand, Permits, Plan};
-use crate::config::PoolSettings;
+use crate::config::{PoolMode, PoolSettings};
 use crate::error::{LoginError, Outlook};
 use crate::net::Liveness;
 use crate::server::Server;
@@ -258,7 +258,11 @@ pub(super) async fn try_host(
         .locate
         .inspect(&candidate.address, &server.welcome)
     {
-        if let Err(fault) = local.read_names_first(&mut server).await {
+        let mut asked = local.read_names_first(&mut server).await;
+        if asked.is_ok() && plan.settings.pool_mode == PoolMode::Session {
+            asked = server.note_birth(target.user).await;
+        }
+        if let Err(fault) = asked {
             let host = candidate.address.to_string();
             let what = fault.to_string();
             return Err(LoginError::Protocol { host, what });

@@ -181,6 +181,13 @@ impl State {
         waiters.nth(self.connecting).map(|w| w.since)
     }
 
+    /// How many have waited since before `since`.
+    #[must_use]
+    pub fn waiting_before(&self, since: Instant) -> usize {
+        let waiters = self.queue.iter().flatten();
+        waiters.take_while(|w| w.since < since).count()
+    }
+
     /// How many came before the holder of `ticket` and still wait, and one for itself.
     #[must_use]
     pub fn position(&self, ticket: Ticket) -> usize {

@@ -26,6 +26,7 @@ use crate::observe::Watch;
 use crate::tls::Connector;
 
 mod absorb;
+mod birth;
 pub mod catalogue;
 mod credentials;
 pub mod listening;

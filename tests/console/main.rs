@@ -13,6 +13,7 @@ mod columns;
 mod commands;
 mod dashboards;
 mod look;
+mod newcomers;
 mod parity;
 mod pause;
 mod protocol;

@@ -1,10 +1,11 @@
 //! Pools by session, where a server has served before: the next client must not be able to tell it from one of its own.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use pooler::demo::postgres::Postgres;
 
-use crate::support::{Message, Pooler, Rig, Wire, startup};
+use crate::support::{Message, Pooler, Rig, SERVERS, Wire, startup, wait_until};
 
 fn rig(size: u32) -> Rig {
     Rig::with(|b| {
@@ -116,6 +117,25 @@ fn what_was_changed_for_a_role_or_a_database_holds_from_the_next_login_on() {
     rig.assert_sound();
 }
 
+/// It does so for a server that nobody has had yet, too: it was opened before.
+#[test]
+fn what_was_changed_since_a_server_was_opened_holds_from_the_first_login_on() {
+    let rig = Rig::with(|b| {
+        b.set("pool_mode = \"session\"")
+            .set("pool_size = 2")
+            .set("min_pool_size = 1")
+    });
+    let was = pid(&mut rig.login());
+    rig.sql(&format!("SELECT pg_terminate_backend({was})"));
+    let opened =
+        format!("{SERVERS} AND pid <> {was} AND state = 'idle' AND query ~ 'session_user'");
+    rig.wait_sql(&format!("EXISTS (SELECT {opened})"));
+    let database = &rig.database;
+    rig.sql(&format!("ALTER DATABASE {database} SET work_mem = '5MB'"));
+    assert_eq!(rig.login().one("SHOW work_mem"), "5MB");
+    rig.assert_sound();
+}
+
 /// Who must not log in any more is told so by PostgreSQL, although a server of his still idles.
 #[test]
 fn who_must_not_log_in_any_more_gets_no_server() {
@@ -223,8 +243,15 @@ fn t35_what_changed_while_a_client_had_the_server_is_told_to_the_next() {
 /// became free served their kind for ever.
 #[test]
 fn t38_nobody_is_passed_by_clients_of_other_parameters() {
-    let rig = rig(1);
+    let rig = Rig::with(|b| {
+        b.set("pool_mode = \"session\"")
+            .set("pool_size = 1")
+            .set("admin_users = [\"postgres\"]")
+    });
+    let operator = RefCell::new(rig.pooler.login("postgres", "pooler"));
+    let waiting = || operator.borrow_mut().rows("SHOW QUEUE").len();
     let ask = |name: &str| {
+        let before = waiting();
         let mut wire = Wire::connect(rig.pooler.port());
         let database = ("database", &*rig.database);
         wire.send(&[startup(&[
@@ -232,8 +259,8 @@ fn t38_nobody_is_passed_by_clients_of_other_parameters() {
             database,
             ("application_name", name),
         ])]);
-        // It is in the queue before the next one asks.
-        wire.expect_silence(Duration::from_millis(150));
+        // Before the next one asks.
+        wait_until("it is in the queue", || waiting() == before + 1);
         wire
     };
     for round in 0..3 {

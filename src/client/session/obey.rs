@@ -9,10 +9,10 @@ use std::time::Duration;
 use pooler_protocol::backend::{Report, write_notice};
 use tokio::sync::oneshot;
 
-use super::super::seat::{Order, waiting_in_vain};
+use super::super::queue::waited_too_long;
+use super::super::seat::Order;
 use super::{CancelDue, Session, State, Step};
 use crate::error::Refusal;
-use crate::pool::Wait;
 use crate::server::Server;
 
 impl Session {
@@ -50,7 +50,7 @@ impl Session {
                 }
                 Order::WaitTimeout(limit) => {
                     if let State::Waiting(wait) = &self.state {
-                        let refusal = self.queue_refusal(wait, limit);
+                        let refusal = waited_too_long(&self.hub.registry, wait, self.user(), limit);
                         self.refuse(&refusal);
                     }
                 }
@@ -70,43 +70,6 @@ impl Session {
         matches!(self.state, State::Waiting(_))
             && self.hub.draining.get().is_some()
             && self.local.shared().is_paused()
-    }
-
-    fn queue_refusal(&self, wait: &Wait, limit: Duration) -> Refusal {
-        let numbers = self.local.shared().numbers();
-        let holder = self.local.shared().holder();
-        let size = self.local.shared().plan().settings.pool_size;
-        if let Some(trouble) = self.local.shared().plan().recipe.locate.trouble() {
-            return Refusal::error("53400", format!("query_wait_timeout: {trouble}"))
-                .detail(format!("This session has waited for {:.1?}.", wait.since().elapsed()))
-                .hint("See whether a host was promoted, and whether the pooler's monitor_user can log in there.");
-        }
-        if let Some(error) = self.local.shared().last_failure() {
-            return waiting_in_vain(&error);
-        }
-        Refusal::error(
-            "53400",
-            format!(
-                "query_wait_timeout: no server connection of {} became free in {limit:?}",
-                self.local.shared().key
-            ),
-        )
-        .detail(format!(
-            "{} of {size} server connections are in use; this session is number {} of {} in the \
-             queue and has waited for {:.1?}; {}.",
-            numbers.servers - numbers.idle.min(numbers.servers),
-            wait.position(),
-            numbers.waiting,
-            wait.since().elapsed(),
-            match holder {
-                Some(holder) => format!("longest of all, {}", holder.told_to(self.user())),
-                None => "nobody has had one for long".to_owned(),
-            }
-        ))
-        .hint(
-            "Look for long transactions in this pool (SHOW QUEUE in the pooler's console says what they run), \
-             raise pool_size, or raise query_wait_timeout.",
-        )
     }
 
     fn notify(&mut self, waited: Duration) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use pooler_protocol::statement::Marks;
 use tokio::sync::oneshot;
 
-use crate::net::Peer;
+use crate::net::{Peer, Stream};
 
 /// What one worker, or all of them, know.
 #[derive(Debug, Default)]
@@ -99,6 +99,41 @@ pub struct ClientLine {
     pub received: usize,
     /// Bytes that it has not taken.
     pub unsent: usize,
+}
+
+impl ClientLine {
+    /// Of a client that came then, has no server, and does nothing.
+    #[must_use]
+    pub fn idle(id: u64, user: &str, database: &str, stream: &Stream, since: Instant) -> Self {
+        Self {
+            id,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            pool_name: String::new(),
+            standing: Standing::Idle,
+            since,
+            peer: stream.peer(),
+            local: stream.local(),
+            tls: stream.encryption(),
+            replication: "none",
+            connected: since,
+            waiting: None,
+            transaction: None,
+            query: None,
+            text: String::new(),
+            application_name: String::new(),
+            statements: 0,
+            server: None,
+            pins: Marks::default(),
+            pinned: None,
+            listens: false,
+            held: None,
+            keeps_waiting: Vec::new(),
+            doing: "idle",
+            received: 0,
+            unsent: 0,
+        }
+    }
 }
 
 /// A server connection.

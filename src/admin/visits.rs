@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use pooler_protocol::statement::Marks;
 use tokio::sync::Notify;
 
-use super::census::{ClientLine, Standing};
+use super::census::ClientLine;
 use super::{Desk, Visitor};
 use crate::pool::limit::Permit;
 
@@ -129,33 +128,11 @@ impl Desk {
 
 /// A console session as PgBouncer shows it: a client that has no server. Its number is above all others'.
 fn line(visitor: &Visitor, process_id: i32) -> ClientLine {
-    let now = Instant::now();
+    let id = u64::from(process_id.unsigned_abs());
+    let (user, stream) = (&visitor.user, &visitor.stream);
     ClientLine {
-        id: u64::from(process_id.unsigned_abs()),
-        user: visitor.user.clone(),
-        database: CONSOLE_SHOWN.to_owned(),
         pool_name: CONSOLE_SHOWN.to_owned(),
-        standing: Standing::Idle,
-        since: now,
-        peer: visitor.stream.peer(),
-        local: visitor.stream.local(),
-        tls: visitor.stream.encryption(),
-        replication: "none",
-        connected: now,
-        waiting: None,
-        transaction: None,
-        query: None,
-        text: String::new(),
         application_name: visitor.application_name.clone(),
-        statements: 0,
-        server: None,
-        pins: Marks::default(),
-        pinned: None,
-        held: None,
-        keeps_waiting: Vec::new(),
-        doing: "idle",
-        listens: false,
-        received: 0,
-        unsent: 0,
+        ..ClientLine::idle(id, user, CONSOLE_SHOWN, stream, Instant::now())
     }
 }

@@ -16,7 +16,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pooler_protocol::startup::Startup;
-use pooler_protocol::statement::Marks;
 
 use super::Hub;
 use super::seat::{CancelKey, Order, Phase, Seated, waiting_in_vain};
@@ -127,32 +126,11 @@ impl Newcomer<'_> {
             .settings()
             .find(|(n, _)| *n == "application_name");
         ClientLine {
-            id,
-            user: self.user.to_owned(),
-            database: key.database.clone(),
             pool_name: key.to_string(),
             standing: Standing::Waiting,
-            since,
-            peer: self.peer,
-            local: self.stream.local(),
-            tls: self.stream.encryption(),
-            replication: "none",
-            connected: since,
             waiting: Some(since),
-            transaction: None,
-            query: None,
-            text: String::new(),
             application_name: name.map_or(String::new(), |(_, v)| v.to_owned()),
-            statements: 0,
-            server: None,
-            pins: Marks::default(),
-            pinned: None,
-            listens: false,
-            held: None,
-            keeps_waiting: Vec::new(),
-            doing: "idle",
-            received: self.received.len(),
-            unsent: 0,
+            ..ClientLine::idle(id, self.user, &key.database, self.stream, since)
         }
     }
 }

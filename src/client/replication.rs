@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use pooler_protocol::startup::{Replication, Startup};
-use pooler_protocol::statement::Marks;
 
 use super::admit::{Admission, Parts};
 use super::seat::{CancelKey, Order, Phase, Seated};
@@ -200,34 +199,15 @@ impl Lines {
             Replication::Physical | Replication::No => "physical",
         };
         let name = startup.settings().find(|(n, _)| *n == "application_name");
+        let database = &pool.key.database;
         let client = ClientLine {
-            id: 0,
-            user: startup.user().to_owned(),
-            database: pool.key.database.clone(),
-            // It holds no server of any pool.
-            pool_name: String::new(),
+            // Of no pool.
             standing: Standing::Active,
-            since: now,
-            peer: stream.peer(),
-            local: stream.local(),
-            tls: stream.encryption(),
             replication,
-            connected: now,
-            waiting: None,
-            transaction: None,
-            query: None,
-            text: String::new(),
             application_name: name.map_or(String::new(), |(_, v)| v.to_owned()),
-            statements: 0,
             server: Some((server.identity.id, server.identity.process_id)),
-            pins: Marks::default(),
-            pinned: None,
-            held: None,
             doing: "active",
-            keeps_waiting: Vec::new(),
-            listens: false,
-            received: 0,
-            unsent: 0,
+            ..ClientLine::idle(0, startup.user(), database, stream, now)
         };
         let server = ServerLine {
             replication,

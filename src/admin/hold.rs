@@ -53,6 +53,9 @@ impl What {
     }
 
     fn close(&self, gates: &mut Gates) -> Result<Closing, Refusal> {
+        if gates.is_draining() {
+            return Err(ending());
+        }
         if gates.everything != Closed::No {
             return Err(already());
         }

@@ -11,15 +11,16 @@ use pooler_protocol::startup::{Replication, Startup};
 
 use super::authenticate::Authenticated;
 use super::queue::{self, Newcomer};
-use super::seat::CancelKey;
+use super::seat::{self, CancelKey};
 use super::session::Session;
+use super::startup_settings::Resolved;
 use super::talk::Talk;
 use super::{Counted, Hub, attach, startup_settings};
 use crate::config::PoolMode;
 use crate::error::{ClientLoginError, Refusal};
 use crate::net::{DetachedStream, Peer, Stream};
 use crate::pool::limit::Permit;
-use crate::pool::{Checkout, Pool, Seated};
+use crate::pool::{Checkout, LocalPool, Pool, Seated};
 use crate::relay::ClientSide;
 use crate::server::Welcome;
 use crate::timer;
@@ -182,56 +183,140 @@ pub(super) struct Holdings {
     _counted: Counted,
 }
 
-/// Makes the session. Waits for a first server of the pool if there was none; in a pool by session,
-/// for one of its own.
+/// What a session begins with.
+pub(super) struct Prepared {
+    pub(super) welcome: Arc<Welcome>,
+    /// Beyond what its servers are born with.
+    pub(super) settings: Arc<Settings>,
+    /// In a pool by session.
+    pub(super) server: Option<Checkout>,
+    /// Of one that had to wait.
+    pub(super) place: Option<(seat::Seated, Seated)>,
+}
+
+/// What a session begins with, if nothing has to be waited for: the pool has had servers, and what the client asks for is
+/// known. In a pool by session there is a server to be had first.
 ///
 /// # Errors
-/// [`ClientLoginError`]; a refusal has been sent already. Dropped midway, the connection is closed.
-pub(super) async fn admit(
+/// What the client is to be told.
+pub(super) fn at_once(hub: &Rc<Hub>, admission: &Admission) -> Result<Option<Prepared>, Refusal> {
+    let pool = &admission.pool;
+    if pool.plan().settings.pool_mode == PoolMode::Session {
+        return Ok(None);
+    }
+    let Some(welcome) = pool.known_welcome() else {
+        return Ok(None);
+    };
+    let local = hub.pools.local(pool);
+    let resolved = resolve(&local, &admission.startup, admission.peer, &welcome)?;
+    Ok(match resolved {
+        Resolved::Known(settings) => Some(Prepared {
+            welcome,
+            settings,
+            server: None,
+            place: None,
+        }),
+        Resolved::Unknown(_) => None,
+    })
+}
+
+/// The same, with all the waiting that it takes. Others see the login meanwhile, and can end it.
+///
+/// # Errors
+/// [`ClientLoginError`]. Dropped midway, the login has left.
+pub(super) async fn in_time(
+    hub: &Rc<Hub>,
+    admission: &mut Admission,
+) -> Result<Prepared, ClientLoginError> {
+    let Admission {
+        stream,
+        peer,
+        received,
+        startup,
+        proof,
+        pool,
+        ..
+    } = admission;
+    let local = hub.pools.local(pool);
+    let counted = pool.seat(hub.worker);
+    let newcomer = Newcomer::new(hub, &local, proof.user(), startup, stream);
+    let by_session = pool.plan().settings.pool_mode == PoolMode::Session;
+    let work = async {
+        let prepared = match by_session {
+            true => attach::attach(&newcomer).await?,
+            false => prepare(&newcomer, startup, *peer).await?,
+        };
+        newcomer.step_in().await;
+        Ok(prepared)
+    };
+    let mut prepared = newcomer.attend(stream, received, work).await?;
+    prepared.place = Some((newcomer.into_seat(), counted));
+    Ok(prepared)
+}
+
+async fn prepare(
+    newcomer: &Newcomer<'_>,
+    startup: &Startup,
+    peer: Peer,
+) -> Result<Prepared, ClientLoginError> {
+    let welcome = newcomer.wait_for(newcomer.pool().welcome()).await?;
+    let settings = match resolve(newcomer.local, startup, peer, &welcome)? {
+        Resolved::Known(settings) => settings,
+        Resolved::Unknown(question) => {
+            startup_settings::judge(newcomer, &welcome, question).await?
+        }
+    };
+    Ok(Prepared {
+        welcome,
+        settings,
+        server: None,
+        place: None,
+    })
+}
+
+fn resolve(
+    local: &Rc<LocalPool>,
+    startup: &Startup,
+    peer: Peer,
+    welcome: &Arc<Welcome>,
+) -> Result<Resolved, Refusal> {
+    if let Some(settings) = local.settings_of_last_login(startup, welcome) {
+        return Ok(Resolved::Known(settings));
+    }
+    let pool = local.shared();
+    // Before the plan: if that changes now, this is too old.
+    let version = pool.version();
+    let plan = &pool.plan().settings;
+    let asked = startup_settings::asked(startup, &peer, plan)?;
+    let resolved = startup_settings::resolve(local, welcome, asked);
+    if let Resolved::Known(settings) = &resolved
+        && !startup_settings::adds_host(plan)
+    {
+        local.note_last_login(startup, version, welcome, settings);
+    }
+    Ok(resolved)
+}
+
+/// Makes the session.
+pub(super) fn begin(
     hub: &Rc<Hub>,
     mut admission: Box<Admission>,
     counted: Counted,
-) -> Result<Box<Session>, ClientLoginError> {
-    let by_session = admission.pool.plan().settings.pool_mode == PoolMode::Session;
-    let local = hub.pools.local(&admission.pool);
-    let mut newcomer = Newcomer {
-        hub,
-        local: &local,
-        user: admission.proof.user(),
-        startup: &admission.startup,
-        peer: admission.peer,
-        stream: &mut admission.stream,
-        received: &mut admission.received,
-        id: None,
-    };
-    let prepared = if by_session {
-        match attach::attach(&mut newcomer).await {
-            Ok(mut prepared) => attach::give_name(&mut prepared, &newcomer)
-                .await
-                .map(|()| prepared)
-                .map_err(Into::into),
-            Err(e) => Err(e),
-        }
-    } else {
-        prepare(&mut newcomer).await
-    };
-    let id = newcomer.id;
+    prepared: Prepared,
+) -> Box<Session> {
     let Prepared {
         welcome,
         settings,
         server,
-    } = match prepared {
-        Ok(prepared) => prepared,
-        Err(ClientLoginError::Refused(refusal)) => {
-            admission.refuse(&refusal).await;
-            return Err(ClientLoginError::Refused(refusal));
-        }
-        Err(gone) => return Err(gone),
-    };
+        place,
+    } = prepared;
     let now = Instant::now();
-    let key = CancelKey::random(admission.startup.accepted_minor());
-    let pool = Arc::clone(&admission.pool);
-    let mut seat = hub.seats.take(id, pool, key, now);
+    let pool = &admission.pool;
+    let (mut seat, seated) = place.unwrap_or_else(|| {
+        let key = CancelKey::random(admission.startup.accepted_minor());
+        let seat = hub.seats.take(Arc::clone(pool), key, now);
+        (seat, pool.seat(hub.worker))
+    });
     let process_id = match server.as_ref().map(|s| s.identity.process_id) {
         Some(process_id) if process_id != 0 => {
             seat.show_process(process_id);
@@ -247,10 +332,11 @@ pub(super) async fn admit(
     let holdings = Holdings {
         born: now,
         user: (user != admission.pool.key.user).then(|| user.into()),
-        _seated: admission.pool.seat(hub.worker),
+        _seated: seated,
         _permits: admission.permits,
         _counted: counted,
     };
+    let local = hub.pools.local(&admission.pool);
     let mut side = ClientSide::new(admission.stream, settings, &admission.received);
     // The session sends it, with whatever else its worker has to send then.
     side.outbox.append(|unsent| *unsent = out);
@@ -261,39 +347,5 @@ pub(super) async fn admit(
     if let Some(server) = server {
         session.begin_with(server, now);
     }
-    Ok(session)
-}
-
-/// What a session begins with.
-pub(super) struct Prepared {
-    pub(super) welcome: Arc<Welcome>,
-    /// Beyond what its servers are born with.
-    pub(super) settings: Arc<Settings>,
-    /// In a pool by session.
-    pub(super) server: Option<Checkout>,
-}
-
-async fn prepare(newcomer: &mut Newcomer<'_>) -> Result<Prepared, ClientLoginError> {
-    let (local, startup) = (newcomer.local, newcomer.startup);
-    let pool = local.shared();
-    let welcome = pool.welcome().await?;
-    let settings = match local.settings_of_last_login(startup, &welcome) {
-        Some(settings) => settings,
-        None => {
-            // Before the plan: if that changes now, this is too old.
-            let version = pool.version();
-            let plan = &pool.plan().settings;
-            let asked = startup_settings::asked(startup, &newcomer.peer, plan)?;
-            let settings = startup_settings::resolve(newcomer, &welcome, asked).await?;
-            if !startup_settings::adds_host(plan) {
-                local.note_last_login(startup, version, &welcome, &settings);
-            }
-            settings
-        }
-    };
-    Ok(Prepared {
-        welcome,
-        settings,
-        server: None,
-    })
+    session
 }

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   (none) --logged in with the client's own parameters, asked what that depended on--> born
-//!   born --since the client has come--> attached
-//!   born --before that, for somebody who did not wait or for min_pool_size--> idle
+//!   born --all of that since the client has come--> attached
+//!   born --for somebody who did not wait, or for min_pool_size--> idle
 //!   attached --the client leaves: rolled back, server_reset_query--> idle
 //!   attached --the same, and somebody with other parameters has waited longer than anybody with these--> closed
 //!   idle --a client with equal parameters; asked again, and nothing has changed--> attached
@@ -15,13 +15,13 @@
 //! if a server that is born now would be the same (`server/birth.rs`). Doubt closes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pooler_protocol::naming::{Facts, SETTING};
 use pooler_protocol::settings::push_set_config;
 
 use super::admit::Prepared;
-use super::queue::{Newcomer, NoServer};
+use super::queue::Newcomer;
 use crate::error::{ClientLoginError, Refusal, ServerFault};
 use crate::net::host_name;
 use crate::timer;
@@ -34,22 +34,24 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`ClientLoginError`]: the server's own words if it refuses what the client asked for.
-pub(super) async fn attach(newcomer: &mut Newcomer<'_>) -> Result<Prepared, ClientLoginError> {
-    let arrived = Instant::now();
+pub(super) async fn attach(newcomer: &Newcomer<'_>) -> Result<Prepared, ClientLoginError> {
     let server = loop {
         let served = newcomer.checkout().await;
-        let mut server = served.map_err(NoServer::end_of_parameters)?;
-        let is_new = !server.used && server.born >= arrived;
+        let mut server = served.map_err(|e| e.refusal_of_parameters())?;
+        let is_new = !server.used && server.conceived >= newcomer.since();
         if is_new || server.is_as_born(&newcomer.pool().key.user).await {
             break server;
         }
         server.close();
     };
-    Ok(Prepared {
+    let mut prepared = Prepared {
         welcome: Arc::clone(&server.welcome),
         settings: newcomer.local.commons().interners.no_settings(),
         server: Some(server),
-    })
+        place: None,
+    };
+    give_name(&mut prepared, newcomer).await?;
+    Ok(prepared)
 }
 
 /// What a client is called toward its server, if that is not its own name: the server is told, and so is the client. It
@@ -57,10 +59,7 @@ pub(super) async fn attach(newcomer: &mut Newcomer<'_>) -> Result<Prepared, Clie
 ///
 /// # Errors
 /// That the server is gone.
-pub(super) async fn give_name(
-    prepared: &mut Prepared,
-    newcomer: &Newcomer<'_>,
-) -> Result<(), Refusal> {
+async fn give_name(prepared: &mut Prepared, newcomer: &Newcomer<'_>) -> Result<(), Refusal> {
     let pool = newcomer.pool();
     let settings = Arc::clone(&pool.plan().settings);
     let template = &settings.application_name;
@@ -68,8 +67,8 @@ pub(super) async fn give_name(
         return Ok(());
     };
     let frame = template.frame(&Facts {
-        client: &newcomer.peer.to_string(),
-        user: newcomer.user,
+        client: &newcomer.line.peer.to_string(),
+        user: &newcomer.line.user,
         database: &pool.key.database,
         pooler: host_name(),
     });

@@ -226,14 +226,41 @@ impl Hub {
             });
             return;
         }
-        let admitted = admit::admit(self, admission, counted).await;
-        if let Some(session) = self.note_login(peer, admitted) {
-            self.registry
-                .logins
-                .accepted
-                .fetch_add(1, Ordering::Relaxed);
-            tokio::task::spawn_local(session);
+        match admit::at_once(self, &admission) {
+            Ok(Some(prepared)) => self.begin_session(admission, counted, prepared),
+            Ok(None) => {
+                // Not in the turns of logins: it may wait for long, and answers those who look.
+                let hub = Rc::clone(self);
+                tokio::task::spawn_local(Box::pin(hub.admit_in_time(admission, counted)));
+            }
+            Err(refusal) => self.end_login(&mut admission, refusal.into()).await,
         }
+    }
+
+    async fn admit_in_time(self: Rc<Self>, mut admission: Box<Admission>, counted: Counted) {
+        match admit::in_time(&self, &mut admission).await {
+            Ok(prepared) => self.begin_session(admission, counted, prepared),
+            Err(end) => self.end_login(&mut admission, end).await,
+        }
+    }
+
+    fn begin_session(
+        self: &Rc<Self>,
+        admission: Box<Admission>,
+        counted: Counted,
+        prepared: admit::Prepared,
+    ) {
+        let session = admit::begin(self, admission, counted, prepared);
+        let accepted = &self.registry.logins.accepted;
+        accepted.fetch_add(1, Ordering::Relaxed);
+        tokio::task::spawn_local(session);
+    }
+
+    async fn end_login(&self, admission: &mut Admission, end: ClientLoginError) {
+        if let ClientLoginError::Refused(refusal) = &end {
+            admission.refuse(refusal).await;
+        }
+        self.note_login(admission.peer(), Err::<(), _>(end));
     }
 
     /// While everything stands still nobody is let in; the login's time goes on, and a client that leaves gives its place

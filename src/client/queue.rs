@@ -1,179 +1,179 @@
 //! Waiting for a server of a pool: what a client is told that has waited in vain, and logins that wait.
 //!
-//! A login has no session yet. In the queue it has a seat all the same, so that it is seen and reached as a session is that
-//! waits: SHOW QUEUE and SHOW CLIENTS name it, by the number that its session has later, the sweep ends it when its time is
-//! up, and so do KILL_CLIENT and a shutdown.
+//! A login has no session yet. While it waits for servers it has the seat of its session all the same, so that it is seen
+//! and reached as a session is that waits: SHOW CLIENTS and SHOW QUEUE name it, the sweep ends it when its time is up, and
+//! so do KILL_CLIENT, a reload that takes its database away, and a shutdown.
 //!
 //! ```text
-//!   no server is free --a seat--> waiting --its turn--> served
-//!   waiting --told to end, overdue, in vain, the pooler drains--> refused
-//!   waiting --its client leaves--> gone
+//!   seated --its pool never had a server, or none is free--> waiting --its turn--> seated
+//!   seated --it has what it needs, and nothing stands still--> the session's
+//!   seated, waiting --told to end, overdue, in vain, the pooler drains--> refused
+//!   seated, waiting --its client leaves--> gone
 //! ```
 
+use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use pooler_protocol::naming::SETTING;
 use pooler_protocol::startup::Startup;
 
 use super::Hub;
 use super::seat::{CancelKey, Order, Phase, Seated, waiting_in_vain};
 use crate::admin::{ClientLine, Standing};
 use crate::error::{ClientLoginError, LoginError, Refusal};
-use crate::net::{Peer, Stream};
+use crate::net::Stream;
 use crate::pool::{Checkout, LocalPool, Pool, Wait};
 use crate::registry::Registry;
+use crate::status;
 
 /// Bytes that a client may send before it is let in.
 const EARLY_LEN_MAX: usize = 64 * 1024;
 
-/// A client that has proved who it is and has no session yet.
+/// A client that has proved who it is, and has to wait for its session.
 pub(super) struct Newcomer<'a> {
-    pub(super) hub: &'a Rc<Hub>,
+    hub: &'a Hub,
     pub(super) local: &'a Rc<LocalPool>,
-    pub(super) user: &'a str,
-    pub(super) startup: &'a Startup,
-    pub(super) peer: Peer,
-    pub(super) stream: &'a mut Stream,
-    /// What it says before it is let in.
-    pub(super) received: &'a mut Vec<u8>,
-    /// The number that it was shown with.
-    pub(super) id: Option<u64>,
+    /// What is shown of it, as far as that stays the same.
+    pub(super) line: ClientLine,
+    seat: Seated,
+    /// Its place in the queue, while it has one.
+    wait: RefCell<Option<Wait>>,
 }
 
-/// Why a login gets no server.
-#[derive(Debug)]
-pub(super) enum NoServer {
-    /// None can be opened.
-    Login(Arc<LoginError>),
-    /// It need not wait any longer.
-    Ended(ClientLoginError),
-}
-
-impl NoServer {
-    /// What becomes of the login.
-    pub(super) fn end(self) -> ClientLoginError {
-        match self {
-            Self::Login(e) => e.refusal().into(),
-            Self::Ended(end) => end,
+impl<'a> Newcomer<'a> {
+    pub(super) fn new(
+        hub: &'a Hub,
+        local: &'a Rc<LocalPool>,
+        user: &str,
+        startup: &Startup,
+        stream: &Stream,
+    ) -> Self {
+        let pool = local.shared();
+        let key = CancelKey::random(startup.accepted_minor());
+        let now = Instant::now();
+        let seat = hub.seats.take(Arc::clone(pool), key, now);
+        let named = startup
+            .settings()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(SETTING));
+        let line = ClientLine {
+            pool_name: pool.key.to_string(),
+            application_name: named.last().map_or(String::new(), |(_, v)| status::name(v)),
+            ..ClientLine::idle(seat.id(), user, &pool.key.database, stream, now)
+        };
+        Self {
+            hub,
+            local,
+            line,
+            seat,
+            wait: RefCell::default(),
         }
     }
 
-    /// The same, if the server is to be started with parameters of the client's own.
-    pub(super) fn end_of_parameters(self) -> ClientLoginError {
-        match self {
-            Self::Login(e) => e.refusal_of_parameters().into(),
-            Self::Ended(end) => end,
-        }
-    }
-}
-
-impl Newcomer<'_> {
     /// The pool in which it is to have its session.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         self.local.shared()
     }
 
-    /// A server, waited for like one for a transaction. Dropped midway, the login leaves the queue.
-    ///
-    /// # Errors
-    /// [`NoServer`].
-    pub(super) async fn checkout(&mut self) -> Result<Checkout, NoServer> {
-        match self.local.try_checkout() {
-            Some(checkout) => Ok(checkout),
-            // Boxed: nearly no login waits.
-            None => Box::pin(self.wait_in_line()).await,
-        }
+    /// When it began to wait.
+    pub(super) fn since(&self) -> Instant {
+        self.line.since
     }
 
-    async fn wait_in_line(&mut self) -> Result<Checkout, NoServer> {
-        let wait = self.local.wait(Instant::now()).map_err(NoServer::Login)?;
-        self.pool().line_up();
-        let since = wait.since();
-        let seats = &self.hub.seats;
-        let seat = seats.take(
-            self.id,
-            Arc::clone(self.pool()),
-            CancelKey::random(0),
-            since,
-        );
-        seat.enter(Phase::Waiting, since);
-        self.id = Some(seat.id());
-        let mut place = Place {
-            hub: self.hub,
-            user: self.user,
-            line: self.line(seat.id(), since),
-            wait,
-            seat,
-        };
-        let gone = until_gone(self.stream, self.received);
-        tokio::pin!(gone);
-        std::future::poll_fn(|cx| match place.poll(cx) {
-            Poll::Ready(served) => Poll::Ready(served),
-            Poll::Pending => gone
-                .as_mut()
-                .poll(cx)
-                .map(|gone| Err(NoServer::Ended(gone))),
+    /// The seat, for its session.
+    pub(super) fn into_seat(self) -> Seated {
+        self.seat
+    }
+
+    /// Does `work`, within which it waits; others can reach it meanwhile. Dropped midway, it has left.
+    ///
+    /// # Errors
+    /// Those of `work`, and that it was told to end, or has left.
+    pub(super) async fn attend<T>(
+        &self,
+        stream: &mut Stream,
+        received: &mut Vec<u8>,
+        work: impl Future<Output = Result<T, ClientLoginError>>,
+    ) -> Result<T, ClientLoginError> {
+        let gone = until_gone(stream, received);
+        tokio::pin!(gone, work);
+        std::future::poll_fn(|cx| {
+            self.seat.set_waker(cx.waker());
+            for order in self.seat.take_orders() {
+                if let Some(end) = self.obey(order) {
+                    return Poll::Ready(Err(end));
+                }
+            }
+            // Not by an order: it may have come here behind that.
+            if self.hub.draining.get().is_some() {
+                return Poll::Ready(Err(Refusal::draining().into()));
+            }
+            match work.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(done),
+                Poll::Pending => gone.as_mut().poll(cx).map(Err),
+            }
         })
         .await
     }
 
-    fn line(&self, id: u64, since: Instant) -> ClientLine {
-        let key = &self.pool().key;
-        let name = self
-            .startup
-            .settings()
-            .find(|(n, _)| *n == "application_name");
-        ClientLine {
-            pool_name: key.to_string(),
-            standing: Standing::Waiting,
-            waiting: Some(since),
-            application_name: name.map_or(String::new(), |(_, v)| v.to_owned()),
-            ..ClientLine::idle(id, self.user, &key.database, self.stream, since)
-        }
+    /// Waits until `event`, as one who waits for a server.
+    pub(super) async fn wait_for<T>(&self, event: impl Future<Output = T>) -> T {
+        // However often it has to wait, it has one time for all.
+        self.seat.enter(Phase::Waiting, self.since());
+        let done = event.await;
+        self.seat.enter(Phase::Idle, Instant::now());
+        done
     }
-}
 
-/// A login's place in the queue.
-struct Place<'a> {
-    hub: &'a Hub,
-    user: &'a str,
-    line: ClientLine,
-    wait: Wait,
-    seat: Seated,
-}
-
-impl Place<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Checkout, NoServer>> {
-        self.seat.set_waker(cx.waker());
-        for order in self.seat.take_orders() {
-            if let Some(end) = self.obey(order) {
-                return Poll::Ready(Err(NoServer::Ended(end)));
-            }
+    /// A server, waited for like one for a transaction. Dropped midway, it leaves the queue.
+    ///
+    /// # Errors
+    /// Why none can be opened.
+    pub(super) async fn checkout(&self) -> Result<Checkout, Arc<LoginError>> {
+        if let Some(checkout) = self.local.try_checkout() {
+            return Ok(checkout);
         }
-        self.wait.poll(cx).map_err(NoServer::Login)
+        let now = Instant::now();
+        let wait = self.local.wait(now)?;
+        self.pool().line_up();
+        let place = Place::take(self, wait);
+        let served = self
+            .wait_for(std::future::poll_fn(|cx| place.poll(cx)))
+            .await;
+        if served.is_ok() {
+            self.local.counters().wait_seconds.record(now.elapsed());
+        }
+        served
+    }
+
+    /// What nothing of a login comes before: that nothing stands still any more, and its turn among other logins.
+    pub(super) async fn step_in(&self) {
+        while self.hub.standstill.is_on() {
+            self.hub.standstill.wait_until_over().await;
+        }
+        self.hub.turns.take().await;
     }
 
     /// How the login ends, if it is to.
     fn obey(&self, order: Order) -> Option<ClientLoginError> {
         let refusal = match order {
             Order::Describe(census) => {
-                census.add_client(self.line.clone());
+                census.add_client(self.describe());
                 return None;
             }
+            Order::LookUp if self.pool().is_retired() => Refusal::reconfigured(),
             Order::LookUp => {
-                let settings = &self.wait.pool().plan().settings;
-                self.seat.set_settings(Arc::clone(settings));
-                self.hub.draining.get()?;
-                Refusal::draining()
+                let settings = Arc::clone(&self.pool().plan().settings);
+                self.seat.set_settings(settings);
+                return None;
             }
             Order::End(refusal) | Order::StopWaiting(refusal) => *refusal,
-            Order::WaitTimeout(limit) => {
-                waited_too_long(&self.hub.registry, &self.wait, self.user, limit)
-            }
+            Order::WaitTimeout(limit) => self.waited_too_long(limit),
             Order::Abort => return Some(ClientLoginError::Gone("it was told to".to_owned())),
-            // It runs nothing, has nothing unsent, and no server; drivers expect no notice here.
+            // It runs nothing, has nothing unsent, and drivers expect no notice here.
             Order::Cancel(_)
             | Order::Notify(_)
             | Order::Hosts(_)
@@ -184,6 +184,54 @@ impl Place<'_> {
             fatal: true,
             ..refusal
         }))
+    }
+
+    fn describe(&self) -> ClientLine {
+        let (phase, since) = self.seat.standing();
+        let waiting = self.wait.borrow().as_ref().map(Wait::since);
+        ClientLine {
+            standing: match phase {
+                Phase::Waiting => Standing::Waiting,
+                _ => Standing::Idle,
+            },
+            since,
+            waiting,
+            ..self.line.clone()
+        }
+    }
+
+    fn waited_too_long(&self, limit: Duration) -> Refusal {
+        match &*self.wait.borrow() {
+            Some(wait) => waited_too_long(&self.hub.registry, wait, &self.line.user, limit),
+            None => self.pool().no_first_server(),
+        }
+    }
+}
+
+/// A login's place in the queue, until this is dropped.
+struct Place<'a>(&'a RefCell<Option<Wait>>, &'a Hub);
+
+impl<'a> Place<'a> {
+    fn take(newcomer: &'a Newcomer<'_>, wait: Wait) -> Self {
+        *newcomer.wait.borrow_mut() = Some(wait);
+        Self(&newcomer.wait, newcomer.hub)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Checkout, Arc<LoginError>>> {
+        // What ends that wakes it.
+        if self.1.standstill.is_on() {
+            return Poll::Pending;
+        }
+        match &mut *self.0.borrow_mut() {
+            Some(wait) => wait.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let _left = self.0.take();
     }
 }
 
@@ -213,7 +261,7 @@ pub(super) fn waited_too_long(
             .detail(format!("This session has waited for {:.1?}.", wait.since().elapsed()))
             .hint("See whether a host was promoted, and whether the pooler's monitor_user can log in there.");
     }
-    if let Some(error) = pool.last_failure() {
+    if let Some(error) = pool.failing(Instant::now()) {
         return waiting_in_vain(&error);
     }
     let crowd = wait.crowd(&registry.family(pool));

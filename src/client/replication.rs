@@ -56,7 +56,7 @@ pub(super) async fn serve(
     pooler_protocol::backend::write_ready_idle(&mut out);
     stream.write_all(&out).await?;
     let (key, now) = (CancelKey::random(0), Instant::now());
-    let seat = hub.seats.take(None, Arc::clone(&pool), key, now);
+    let seat = hub.seats.take(Arc::clone(&pool), key, now);
     // Never overdue: what is within the stream is not looked at.
     seat.enter(Phase::Active, now);
     seat.set_outside(connection.limit());

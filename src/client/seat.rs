@@ -350,17 +350,11 @@ pub struct Seats {
 }
 
 impl Seats {
-    /// A seat for a session of `pool`, by the number `id` if it was shown with that before.
-    pub fn take(
-        self: &Rc<Self>,
-        id: Option<u64>,
-        pool: Arc<Pool>,
-        key: CancelKey,
-        now: Instant,
-    ) -> Seated {
+    /// A seat for a session of `pool`.
+    pub fn take(self: &Rc<Self>, pool: Arc<Pool>, key: CancelKey, now: Instant) -> Seated {
         let settings = Arc::clone(&pool.plan().settings);
         let seat = Rc::new(Seat {
-            id: id.unwrap_or_else(|| NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             key,
             orders: RefCell::default(),
             waker: RefCell::default(),

@@ -14,10 +14,11 @@ use pooler_protocol::settings::{Settings, push_set_config};
 use pooler_protocol::startup::{Startup, parse_options};
 
 use super::farewell;
-use super::queue::{Newcomer, NoServer};
+use super::queue::Newcomer;
 use crate::config::PoolSettings;
 use crate::error::{ClientLoginError, Refusal, ServerFault};
 use crate::net::Peer;
+use crate::pool::LocalPool;
 use crate::server::Welcome;
 use crate::timer;
 
@@ -88,15 +89,21 @@ pub(super) fn adds_host(pool: &PoolSettings) -> bool {
     pool.application_name_add_host && pool.application_name.is_identity()
 }
 
-/// What they are in the server's words.
-///
-/// # Errors
-/// What the server says against them.
-pub(super) async fn resolve(
-    newcomer: &mut Newcomer<'_>,
-    welcome: &Welcome,
-    mut asked: Asked<'_>,
-) -> Result<Arc<Settings>, ClientLoginError> {
+/// What a login's settings come to.
+pub(super) enum Resolved {
+    Known(Arc<Settings>),
+    /// A server has to be asked.
+    Unknown(Question),
+}
+
+/// What a server is to judge.
+pub(super) struct Question {
+    asked: Vec<(String, String)>,
+    application_name: Option<String>,
+}
+
+/// What they are in the server's words, if that is known.
+pub(super) fn resolve(local: &LocalPool, welcome: &Welcome, mut asked: Asked<'_>) -> Resolved {
     let mut application_name = None;
     asked.retain_mut(|(name, value)| {
         if name == "application_name" && is_plain_name(value) {
@@ -105,32 +112,56 @@ pub(super) async fn resolve(
         }
         !is_same(welcome, name, value)
     });
-    let interners = &newcomer.local.commons().interners;
-    let settings = if asked.is_empty() {
-        interners.no_settings()
-    } else {
-        judged(newcomer, owned(asked)).await?
+    let question = Question {
+        asked: owned(asked),
+        application_name: application_name.map(Cow::into_owned),
     };
-    let name = application_name.filter(|name| welcome.find("application_name") != Some(name));
-    Ok(match name {
-        Some(name) => interners.settings(settings.with("application_name", Some(&name))),
-        None => settings,
-    })
+    let known = match question.asked.is_empty() {
+        true => Some(local.commons().interners.no_settings()),
+        false => local.shared().known_settings(&question.asked),
+    };
+    match known {
+        Some(settings) => {
+            let name = question.application_name;
+            Resolved::Known(with_name(local, welcome, settings, name))
+        }
+        None => Resolved::Unknown(question),
+    }
 }
 
-/// What a server made of them, or makes of them now.
-async fn judged(
-    newcomer: &mut Newcomer<'_>,
-    asked: Vec<(String, String)>,
+/// What a server makes of them now.
+///
+/// # Errors
+/// What the server says against them, or that there is none.
+pub(super) async fn judge(
+    newcomer: &Newcomer<'_>,
+    welcome: &Welcome,
+    question: Question,
 ) -> Result<Arc<Settings>, ClientLoginError> {
+    let Question {
+        asked,
+        application_name,
+    } = question;
     let local = newcomer.local;
-    if let Some(known) = local.shared().known_settings(&asked) {
-        return Ok(known);
-    }
     let judged = ask_server(newcomer, &asked).await?;
     let judged = local.commons().interners.settings(judged);
     local.shared().keep_settings(asked, Arc::clone(&judged));
-    Ok(judged)
+    Ok(with_name(local, welcome, judged, application_name))
+}
+
+fn with_name(
+    local: &LocalPool,
+    welcome: &Welcome,
+    settings: Arc<Settings>,
+    name: Option<String>,
+) -> Arc<Settings> {
+    match name.filter(|name| welcome.find("application_name") != Some(name)) {
+        Some(name) => {
+            let named = settings.with("application_name", Some(&name));
+            local.commons().interners.settings(named)
+        }
+        None => settings,
+    }
 }
 
 /// Whether PostgreSQL takes it as it is: printable ASCII, and short enough not to be cut.
@@ -155,10 +186,10 @@ fn letters(encoding: &str) -> impl Iterator<Item = u8> {
 }
 
 async fn ask_server(
-    newcomer: &mut Newcomer<'_>,
+    newcomer: &Newcomer<'_>,
     asked: &[(String, String)],
 ) -> Result<Settings, ClientLoginError> {
-    let mut checkout = newcomer.checkout().await.map_err(NoServer::end)?;
+    let mut checkout = newcomer.checkout().await.map_err(|e| e.refusal())?;
     let mut sql = String::new();
     for (name, value) in asked {
         push_set_config(&mut sql, name, Some(value));

@@ -77,7 +77,7 @@ impl Locate for Cluster {
     }
 
     fn failed(&self, address: &Address, error: &LoginError) {
-        if error.outlook() == crate::error::Outlook::Permanent {
+        if !error.is_of_host() {
             return;
         }
         if self.is_monitored() {
@@ -141,7 +141,7 @@ impl Locate for ReplicaOf {
     }
 
     fn failed(&self, _address: &Address, error: &LoginError) {
-        if error.outlook() != crate::error::Outlook::Permanent {
+        if error.is_of_host() {
             self.cluster.call();
         }
     }

@@ -264,8 +264,7 @@ pub(super) async fn try_host(
         }
         if let Err(fault) = asked {
             let host = candidate.address.to_string();
-            let what = fault.to_string();
-            return Err(LoginError::Protocol { host, what });
+            return Err(LoginError::unanswered(host, &fault));
         }
         return Ok(Some((server, times)));
     }

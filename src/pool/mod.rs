@@ -343,7 +343,7 @@ impl Pool {
 
     /// Serves again.
     pub fn resume(self: &Arc<Self>) {
-        if self.state().resume() {
+        if self.state().resume(Instant::now()) {
             self.ask_to_grow();
         }
     }
@@ -469,7 +469,7 @@ impl Pool {
             .is_some_and(|since| now - since >= patience);
         let nobody = state.servers() == state.connecting();
         let failure = (waited >= patience && failing && nobody)
-            .then(|| state.failure().cloned())
+            .then(|| state.current_failure(now).cloned())
             .flatten();
         drop(state);
         // While there is no primary nothing is tried, and what was tried before says nothing.
@@ -500,10 +500,10 @@ impl Pool {
         }
     }
 
-    /// Why the last attempt to open a server failed, if none has succeeded since.
+    /// Why no server can be opened now.
     #[must_use]
-    pub fn last_failure(&self) -> Option<Arc<LoginError>> {
-        self.state().failure().cloned()
+    pub fn failing(&self, now: Instant) -> Option<Arc<LoginError>> {
+        self.state().current_failure(now).cloned()
     }
 
     /// Its host is another now, or is back: what failed before says nothing any more.

@@ -25,6 +25,9 @@ pub const RETRY_MAX: Duration = Duration::from_secs(15);
 /// The longest pause between two attempts while the server may be back at any moment.
 pub const RETURNING_RETRY_MAX: Duration = Duration::from_millis(400);
 
+/// How long after an attempt was due its predecessor still speaks for the server: the next is begun by a sweep.
+const TRIED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Limits of a pool, as configured now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -71,6 +74,8 @@ pub struct State {
     /// It has said so.
     welcomed: bool,
     paused: bool,
+    /// When that ended last.
+    resumed: Option<Instant>,
 }
 
 impl State {
@@ -123,7 +128,8 @@ impl State {
     }
 
     /// Ends that. Returns whether it was paused.
-    pub fn resume(&mut self) -> bool {
+    pub fn resume(&mut self, now: Instant) -> bool {
+        self.resumed = Some(now);
         std::mem::replace(&mut self.paused, false)
     }
 
@@ -211,6 +217,20 @@ impl State {
     #[must_use]
     pub fn failure(&self) -> Option<&Arc<LoginError>> {
         self.failure.as_ref()
+    }
+
+    /// The same, while attempts are made: of one that nobody repeats, because nothing may be opened now, nobody knows
+    /// whether it would fail again.
+    #[must_use]
+    pub fn current_failure(&self, now: Instant) -> Option<&Arc<LoginError>> {
+        let tried = self.connecting > 0 || self.retry_at.is_some_and(|at| now < at + TRIED_WITHIN);
+        self.failure.as_ref().filter(|_| tried && !self.paused)
+    }
+
+    /// When it was resumed last, if it ever was paused.
+    #[must_use]
+    pub fn resumed(&self) -> Option<Instant> {
+        self.resumed
     }
 
     /// Since when no attempt has succeeded.
@@ -405,7 +425,7 @@ mod tests {
         assert_eq!((s.waiting(), s.position(ticket)), (1, 1));
         s.closed();
         s.check_invariants();
-        assert!(s.resume() && !s.resume());
+        assert!(s.resume(now) && !s.resume(now));
         assert_eq!(s.connects_due(&min, now), 3);
         assert_eq!(s.pop_served().map(|(t, _)| t), Some(ticket));
     }
@@ -437,6 +457,26 @@ mod tests {
         }
         assert_eq!(s.connects_due(&BOUNDS, now + Duration::from_secs(4)), 0);
         assert_eq!(s.connects_due(&BOUNDS, now + Duration::from_secs(5)), 2);
+    }
+
+    #[test]
+    fn a_failure_speaks_for_the_server_while_attempts_are_made() {
+        let now = Instant::now();
+        let mut s = State::default();
+        s.enqueue(waiter(0, now));
+        s.begin_connect();
+        s.connect_failed(refused("53300"), &BOUNDS, now, 0.0);
+        s.closed();
+        let due = s.retry_at.expect("a pause");
+        assert!(s.current_failure(due).is_some());
+        // A limit keeps it from trying again.
+        assert!(s.current_failure(due + Duration::from_secs(2)).is_none());
+        assert!(s.failure().is_some());
+        // It tries.
+        s.begin_connect();
+        assert!(s.current_failure(due + Duration::from_secs(9)).is_some());
+        s.pause();
+        assert!(s.current_failure(due).is_none());
     }
 
     #[test]

@@ -24,6 +24,7 @@ impl Pool {
 
     async fn first_welcome(self: &Arc<Self>) -> Result<Arc<Welcome>, Refusal> {
         let patience = self.plan().settings.server_connect_timeout;
+        let began = Instant::now();
         loop {
             let changed = self.welcome_changed.notified();
             tokio::pin!(changed);
@@ -31,28 +32,41 @@ impl Pool {
             if let Some(welcome) = self.known_welcome() {
                 return Ok(welcome);
             }
-            if let Some(error) = self.state().permanent_failure(Instant::now()) {
+            let (failure, paused, resumed) = {
+                let state = self.state();
+                let failure = state.permanent_failure(Instant::now());
+                (failure, state.is_paused(), state.resumed())
+            };
+            if let Some(error) = failure {
                 return Err(error.refusal());
             }
             let _waiting = AwaitsWelcome::new(self);
             self.ask_to_grow();
-            // Nothing is opened in a pause, and who has waited through one has the whole time after it.
-            let was_paused = self.is_paused();
-            let in_time = timer::timeout(patience, changed).await;
-            if in_time.is_err() && !was_paused && !self.is_paused() {
-                return Err(self.out_of_patience());
+            // Nothing is opened in a pause: who has waited through one has the whole time after it.
+            let since = resumed.map_or(began, |at| at.max(began));
+            let left = match paused {
+                true => patience,
+                false => patience.saturating_sub(since.elapsed()),
+            };
+            if left.is_zero() {
+                return Err(self.no_first_server());
             }
+            let _changed = timer::timeout(left, changed).await;
         }
     }
 
-    fn known_welcome(&self) -> Option<Arc<Welcome>> {
+    /// What servers of this pool say of themselves, if there was one.
+    #[must_use]
+    pub fn known_welcome(&self) -> Option<Arc<Welcome>> {
         self.welcome
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn out_of_patience(&self) -> Refusal {
+    /// What a client is told that has waited in vain for a first server.
+    #[must_use]
+    pub fn no_first_server(&self) -> Refusal {
         let failure = self.state().failure().cloned();
         failure.map_or_else(
             || {

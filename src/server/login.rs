@@ -160,7 +160,7 @@ async fn login_by(
         connect: connected - began,
         login: connected.elapsed(),
     };
-    Ok((talk.finish(target, process_id, cancel_key), times))
+    Ok((talk.finish(target, began, process_id, cancel_key), times))
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -342,7 +342,13 @@ impl Talk {
         }
     }
 
-    fn finish(self, target: &Target<'_>, process_id: i32, cancel_key: Box<[u8]>) -> Server {
+    fn finish(
+        self,
+        target: &Target<'_>,
+        began: Instant,
+        process_id: i32,
+        cancel_key: Box<[u8]>,
+    ) -> Server {
         let mut carry = Carry::default();
         carry.replace(&self.received);
         let encrypted = matches!(self.stream, Stream::Tls(_));
@@ -372,6 +378,7 @@ impl Talk {
                 cancel_key,
             }),
             cancels: Arc::new(CancelFlight::default()),
+            conceived: began,
             born: Instant::now(),
             running: Running::default(),
             watch: crate::observe::Watch::default(),

@@ -357,6 +357,8 @@ pub struct Server<S = Stream> {
     pub identity: Arc<Identity>,
     /// Cancel requests on their way to it.
     pub cancels: Arc<CancelFlight>,
+    /// When its login began.
+    pub conceived: Instant,
     /// When it was logged in.
     pub born: Instant,
     /// The beginning of what it was sent last by a client.
@@ -476,6 +478,7 @@ impl<S> Server<S> {
             said_goodbye: self.said_goodbye,
             identity: self.identity,
             cancels: self.cancels,
+            conceived: self.conceived,
             born: self.born,
             running: self.running,
             watch: self.watch,

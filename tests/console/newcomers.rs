@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::{Rig, Wire, startup, wait_until};
-use crate::{console, rig_with, table};
+use crate::support::{Rig, SERVERS, Wire, startup, wait_until};
+use crate::{console, error, rig_with, table};
 
 /// A session of its own for each client.
 fn by_session(more: &str) -> Rig {
@@ -24,6 +24,25 @@ fn ask(rig: &Rig, more: &[(&str, &str)], operator: &mut Wire) -> Wire {
     wait_until("it is in the queue", || {
         operator.rows("SHOW QUEUE").len() == before + 1
     });
+    wire
+}
+
+/// Whether a client of this name waits, as SHOW CLIENTS says.
+fn waits(operator: &mut Wire, name: &str) -> bool {
+    let clients = table(operator, "SHOW CLIENTS");
+    let mut its = clients.iter().filter(|c| c["application_name"] == name);
+    its.any(|c| c["state"] == "waiting")
+}
+
+/// A client that waits to be let in to a pool that never had a server.
+fn ask_for_the_first(rig: &Rig, operator: &mut Wire, name: &str) -> Wire {
+    let mut wire = rig.connect();
+    wire.send(&[startup(&[
+        ("user", "postgres"),
+        ("database", &rig.database),
+        ("application_name", name),
+    ])]);
+    wait_until(name, || waits(operator, name));
     wire
 }
 
@@ -54,6 +73,10 @@ fn who_waits_to_be_let_in_is_in_the_queue_with_the_holder() {
     let clients = table(&mut operator, "SHOW CLIENTS");
     let waiting = clients.iter().filter(|c| c["state"] == "waiting");
     assert_eq!(waiting.count(), 2, "{clients:?}");
+    let pools = table(&mut operator, "SHOW POOLS");
+    let pool = pools.iter().find(|p| p["database"] == rig.database);
+    let pool = pool.expect("the pool");
+    assert_eq!((&*pool["cl_active"], &*pool["cl_waiting"]), ("1", "2"));
     // Let in, it has the number that it was shown with.
     let shown = id_of(&mut operator, "web");
     report.leave();
@@ -128,6 +151,77 @@ fn kill_client_reaches_who_waits_to_be_let_in() {
     });
     report.leave();
     rig.assert_sound();
+}
+
+/// In a transaction pool that never had a server, a login waits for what the first one says of itself.
+#[test]
+fn who_waits_for_a_first_server_is_seen_and_reached() {
+    let rig = rig_with(|b| b.set("server_connect_timeout = \"60s\""));
+    let mut operator = console(&rig);
+    operator.rows(&format!("PAUSE {}", rig.database));
+    let [mut killed, gone, mut served] =
+        ["killed", "gone", "served"].map(|name| ask_for_the_first(&rig, &mut operator, name));
+    let id = id_of(&mut operator, "killed");
+    operator.rows(&format!("KILL_CLIENT {id}"));
+    killed.expect("R(0) E(57P01) .");
+    gone.reset();
+    wait_until("it has left", || !waits(&mut operator, "gone"));
+    let shown = id_of(&mut operator, "served");
+    operator.rows("RESUME");
+    served.finish_login("postgres", "").expect("a server");
+    assert_eq!(served.one("SELECT 1"), "1");
+    assert_eq!(id_of(&mut operator, "served"), shown);
+    rig.assert_sound();
+}
+
+/// Nor does one whom nobody will resume for keep the pooler from ending.
+#[test]
+fn t75_who_waits_for_a_first_server_does_not_keep_the_pooler_from_ending() {
+    let rig = rig_with(|b| b);
+    let mut operator = console(&rig);
+    operator.rows(&format!("PAUSE {}", rig.database));
+    let mut web = ask_for_the_first(&rig, &mut operator, "web");
+    rig.pooler.signal("TERM");
+    web.expect("R(0) E(57P03) .");
+    drop(operator);
+    assert_eq!(rig.pooler.wait_exit().code(), Some(0));
+}
+
+/// A suspension lets nobody in, also who has got a server meanwhile.
+#[test]
+fn t76_nobody_is_let_in_while_everything_stands_still() {
+    let mut rig = by_session("query_wait_timeout = \"60s\"");
+    let mut operator = console(&rig);
+    let report = rig.login_with(&[("application_name", "report")]);
+    let mut web = ask(&rig, &[("application_name", "web")], &mut operator);
+    operator.rows("SUSPEND 5s");
+    // Room for a server of its own.
+    rig.pooler.reload(|b| b.set("pool_size = 2"));
+    rig.wait_sql(&format!("count(*) = 2 {SERVERS}"));
+    web.expect_silence(Duration::from_millis(500));
+    operator.rows("RESUME");
+    web.finish_login("postgres", "").expect("a server");
+    assert_eq!(web.one("SHOW application_name"), "web");
+    report.leave();
+    rig.assert_sound();
+}
+
+#[test]
+fn t75_nothing_is_paused_while_the_pooler_drains() {
+    let rig = by_session("query_wait_timeout = \"60s\"");
+    let mut operator = console(&rig);
+    let mut busy = rig.login();
+    busy.rows("BEGIN");
+    rig.pooler.signal("TERM");
+    wait_until("it drains", || {
+        rig.pooler.log().contains("received a signal")
+    });
+    for sql in ["PAUSE", &format!("PAUSE {}", rig.database)] {
+        assert_eq!(error(&mut operator, sql), "55000");
+    }
+    drop(operator);
+    busy.rows("COMMIT");
+    assert_eq!(rig.pooler.wait_exit().code(), Some(0));
 }
 
 /// Nobody who is not in yet is let in by a pooler that ends, and a pause that nobody will end does not keep it from that.

@@ -68,6 +68,25 @@ fn s01_s02_s03_a_server_that_resets_closes_or_says_nothing() {
     each(&cases, refused_and_healed);
 }
 
+/// In a session pool it is asked something at once. That it is well is not doubted by that, and it is tried again.
+#[test]
+fn a_server_that_lets_the_pooler_in_and_answers_nothing() {
+    let faulty = Faulty::with(
+        |mut wire| {
+            if wire.accept_login() {
+                wire.recv_until(b'Q');
+            }
+        },
+        |b| b.set("pool_mode = \"session\""),
+    );
+    let error = faulty.try_login().err().expect("a refusal");
+    assert_eq!(error.sqlstate(), "08006", "{error:?}");
+    assert!(error.text().contains("answered nothing"), "{error:?}");
+    let tries = faulty.server.connections();
+    assert!((2..=60).contains(&tries), "{tries} attempts");
+    faulty.assert_sound();
+}
+
 #[test]
 fn s04_to_s08_and_s11_to_s15_nonsense_at_login() {
     let cases: [Case; 16] = [

@@ -209,7 +209,10 @@ async fn kill(desk: &Desk, given: &Given) -> Result<(), Refusal> {
         Some(name) => What::Database(name.clone()),
         None => What::Everything,
     };
-    Hold::close(&desk.registry, what)?.keep();
+    // A pooler that drains lets nobody in, and has to go on to end.
+    if !desk.registry.gates_now().is_draining() {
+        Hold::close(&desk.registry, what)?.keep();
+    }
     let whom = name.map_or(Whom::Everybody, Whom::Database);
     desk.end(&whom, &Refusal::killed()).await;
     Ok(())

@@ -15,7 +15,7 @@ use super::seat::{self, CancelKey};
 use super::session::Session;
 use super::startup_settings::Resolved;
 use super::talk::Talk;
-use super::{Counted, Hub, attach, startup_settings};
+use super::{Counted, Hub, Phase, attach, farewell, startup_settings};
 use crate::config::PoolMode;
 use crate::error::{ClientLoginError, Refusal};
 use crate::net::{DetachedStream, Peer, Stream};
@@ -242,14 +242,28 @@ pub(super) async fn in_time(
     let newcomer = Newcomer::new(hub, &local, proof.user(), startup, stream);
     let by_session = pool.plan().settings.pool_mode == PoolMode::Session;
     let work = async {
-        let prepared = match by_session {
-            true => attach::attach(&newcomer).await?,
-            false => prepare(&newcomer, startup, *peer).await?,
-        };
-        newcomer.step_in().await;
-        Ok(prepared)
+        loop {
+            let prepared = match by_session {
+                true => attach::attach(&newcomer).await?,
+                false => prepare(&newcomer, startup, *peer).await?,
+            };
+            newcomer.step_in().await;
+            match prepared.server {
+                // Its host is another's by now, or its pool was renewed.
+                Some(server) if server.is_outdated() => server.close(),
+                _ => return Ok(prepared),
+            }
+        }
     };
     let mut prepared = newcomer.attend(stream, received, work).await?;
+    if let Some(end) = newcomer.end() {
+        if let Some(mut server) = prepared.server {
+            // It may have a name of the client's.
+            server.dirty = true;
+            farewell::clean_and_release(server);
+        }
+        return Err(end);
+    }
     prepared.place = Some((newcomer.into_seat(), counted));
     Ok(prepared)
 }
@@ -259,7 +273,7 @@ async fn prepare(
     startup: &Startup,
     peer: Peer,
 ) -> Result<Prepared, ClientLoginError> {
-    let welcome = newcomer.wait_for(newcomer.pool().welcome()).await?;
+    let welcome = newcomer.first_welcome().await?;
     let settings = match resolve(newcomer.local, startup, peer, &welcome)? {
         Resolved::Known(settings) => settings,
         Resolved::Unknown(question) => {
@@ -317,6 +331,7 @@ pub(super) fn begin(
         let seat = hub.seats.take(Arc::clone(pool), key, now);
         (seat, pool.seat(hub.worker))
     });
+    seat.enter(Phase::Idle, now);
     let process_id = match server.as_ref().map(|s| s.identity.process_id) {
         Some(process_id) if process_id != 0 => {
             seat.show_process(process_id);

@@ -5,13 +5,13 @@
 //! so do KILL_CLIENT, a reload that takes its database away, and a shutdown.
 //!
 //! ```text
-//!   seated --its pool never had a server, or none is free--> waiting --its turn--> seated
-//!   seated --it has what it needs, and nothing stands still--> the session's
-//!   seated, waiting --told to end, overdue, in vain, the pooler drains--> refused
-//!   seated, waiting --its client leaves--> gone
+//!   entering --its pool never had a server, or none is free--> waiting --its turn--> entering
+//!   entering --it has what it needs, nothing stands still, and its server is still of the pool--> the session's
+//!   waiting --told to end, overdue, in vain, the pooler drains, its client leaves--> refused or gone
+//!   entering --the same--> refused or gone, when the server that it has can be given back
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use pooler_protocol::naming::SETTING;
 use pooler_protocol::startup::Startup;
+use tokio::sync::Notify;
 
 use super::Hub;
 use super::seat::{CancelKey, Order, Phase, Seated, waiting_in_vain};
@@ -28,6 +29,7 @@ use crate::error::{ClientLoginError, LoginError, Refusal};
 use crate::net::Stream;
 use crate::pool::{Checkout, LocalPool, Pool, Wait};
 use crate::registry::Registry;
+use crate::server::Welcome;
 use crate::status;
 
 /// Bytes that a client may send before it is let in.
@@ -42,6 +44,12 @@ pub(super) struct Newcomer<'a> {
     seat: Seated,
     /// Its place in the queue, while it has one.
     wait: RefCell<Option<Wait>>,
+    /// It had to wait.
+    has_waited: Cell<bool>,
+    /// How it ends, if it is to, and what it asked a server for had to be finished first.
+    end: RefCell<Option<ClientLoginError>>,
+    /// Woken when that is set.
+    ended: Notify,
 }
 
 impl<'a> Newcomer<'a> {
@@ -59,6 +67,7 @@ impl<'a> Newcomer<'a> {
         let named = startup
             .settings()
             .filter(|(n, _)| n.eq_ignore_ascii_case(SETTING));
+        seat.enter(Phase::Entering, now);
         let line = ClientLine {
             pool_name: pool.key.to_string(),
             application_name: named.last().map_or(String::new(), |(_, v)| status::name(v)),
@@ -70,6 +79,9 @@ impl<'a> Newcomer<'a> {
             line,
             seat,
             wait: RefCell::default(),
+            has_waited: Cell::new(false),
+            end: RefCell::default(),
+            ended: Notify::new(),
         }
     }
 
@@ -83,6 +95,11 @@ impl<'a> Newcomer<'a> {
         self.line.since
     }
 
+    /// How it ends, if it is to.
+    pub(super) fn end(&self) -> Option<ClientLoginError> {
+        self.end.take()
+    }
+
     /// The seat, for its session.
     pub(super) fn into_seat(self) -> Seated {
         self.seat
@@ -91,7 +108,8 @@ impl<'a> Newcomer<'a> {
     /// Does `work`, within which it waits; others can reach it meanwhile. Dropped midway, it has left.
     ///
     /// # Errors
-    /// Those of `work`, and that it was told to end, or has left.
+    /// Those of `work`; and that it was told to end or has left while it waited. Otherwise [`Newcomer::end`] says that
+    /// afterwards: a server that is asked something is not to be lost by it.
     pub(super) async fn attend<T>(
         &self,
         stream: &mut Stream,
@@ -102,30 +120,72 @@ impl<'a> Newcomer<'a> {
         tokio::pin!(gone, work);
         std::future::poll_fn(|cx| {
             self.seat.set_waker(cx.waker());
+            let mut end = None;
             for order in self.seat.take_orders() {
-                if let Some(end) = self.obey(order) {
-                    return Poll::Ready(Err(end));
+                end = end.or(self.obey(order));
+            }
+            if self.end.borrow().is_none() {
+                let end = end.or_else(|| self.overtaken());
+                let end = end.or_else(|| match gone.as_mut().poll(cx) {
+                    Poll::Ready(gone) => Some(gone),
+                    Poll::Pending => None,
+                });
+                if end.is_some() {
+                    *self.end.borrow_mut() = end;
+                    self.ended.notify_one();
                 }
             }
-            // Not by an order: it may have come here behind that.
-            if self.hub.draining.get().is_some() {
-                return Poll::Ready(Err(Refusal::draining().into()));
+            if !self.may_end() {
+                match work.as_mut().poll(cx) {
+                    // It may be about to wait for something more.
+                    Poll::Pending if self.may_end() => {}
+                    done => return done,
+                }
             }
-            match work.as_mut().poll(cx) {
-                Poll::Ready(done) => Poll::Ready(done),
-                Poll::Pending => gone.as_mut().poll(cx).map(Err),
+            match self.end() {
+                Some(end) => Poll::Ready(Err(end)),
+                None => Poll::Pending,
             }
         })
         .await
     }
 
-    /// Waits until `event`, as one who waits for a server.
-    pub(super) async fn wait_for<T>(&self, event: impl Future<Output = T>) -> T {
+    /// Whether it is to end, and has no server that it could lose by that.
+    fn may_end(&self) -> bool {
+        self.end.borrow().is_some() && self.seat.standing().0 == Phase::Waiting
+    }
+
+    /// What may have happened before it came here, so that no order tells it.
+    fn overtaken(&self) -> Option<ClientLoginError> {
+        if self.hub.draining.get().is_some() {
+            return Some(Refusal::draining().into());
+        }
+        let retired = self.pool().is_retired();
+        retired.then(|| Refusal::reconfigured().into())
+    }
+
+    /// Waits for `event`, as one who waits for a server.
+    async fn wait_for<T>(&self, event: impl Future<Output = T>) -> T {
+        self.has_waited.set(true);
         // However often it has to wait, it has one time for all.
         self.seat.enter(Phase::Waiting, self.since());
         let done = event.await;
-        self.seat.enter(Phase::Idle, Instant::now());
+        self.seat.enter(Phase::Entering, Instant::now());
         done
+    }
+
+    /// What servers of the pool say of themselves, also if there was none yet.
+    ///
+    /// # Errors
+    /// What the client is to be told, if none can be opened.
+    pub(super) async fn first_welcome(&self) -> Result<Arc<Welcome>, Refusal> {
+        loop {
+            match self.wait_for(self.pool().welcome()).await {
+                // That time counts against nobody.
+                Err(_) if self.hub.standstill.is_on() => self.wait_out_standstill().await,
+                done => return done,
+            }
+        }
     }
 
     /// A server, waited for like one for a transaction. Dropped midway, it leaves the queue.
@@ -133,7 +193,13 @@ impl<'a> Newcomer<'a> {
     /// # Errors
     /// Why none can be opened.
     pub(super) async fn checkout(&self) -> Result<Checkout, Arc<LoginError>> {
-        if let Some(checkout) = self.local.try_checkout() {
+        self.wait_out_standstill().await;
+        // Nothing more is begun for one that is to end.
+        let idle = match self.end.borrow().is_none() {
+            true => self.local.try_checkout(),
+            false => None,
+        };
+        if let Some(checkout) = idle {
             return Ok(checkout);
         }
         let now = Instant::now();
@@ -149,12 +215,28 @@ impl<'a> Newcomer<'a> {
         served
     }
 
-    /// What nothing of a login comes before: that nothing stands still any more, and its turn among other logins.
+    /// Waits until nothing stands still any more, and for its turn among other logins, if it has waited; not if it is to end.
     pub(super) async fn step_in(&self) {
-        while self.hub.standstill.is_on() {
-            self.hub.standstill.wait_until_over().await;
+        let ready = async {
+            if self.has_waited.get() {
+                self.hub.turns.take().await;
+            }
+            while self.hub.standstill.is_on() {
+                self.hub.standstill.wait_until_over().await;
+                self.hub.turns.take().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.ended.notified() => {}
+            () = ready => {}
         }
-        self.hub.turns.take().await;
+    }
+
+    async fn wait_out_standstill(&self) {
+        if self.hub.standstill.is_on() {
+            self.wait_for(self.hub.standstill.wait_until_over()).await;
+        }
     }
 
     /// How the login ends, if it is to.
@@ -164,7 +246,6 @@ impl<'a> Newcomer<'a> {
                 census.add_client(self.describe());
                 return None;
             }
-            Order::LookUp if self.pool().is_retired() => Refusal::reconfigured(),
             Order::LookUp => {
                 let settings = Arc::clone(&self.pool().plan().settings);
                 self.seat.set_settings(settings);
@@ -173,7 +254,8 @@ impl<'a> Newcomer<'a> {
             Order::End(refusal) | Order::StopWaiting(refusal) => *refusal,
             Order::WaitTimeout(limit) => self.waited_too_long(limit),
             Order::Abort => return Some(ClientLoginError::Gone("it was told to".to_owned())),
-            // It runs nothing, has nothing unsent, and drivers expect no notice here.
+            // Nothing of its client's runs or is unsent; drivers expect no notice here; and a server that is outdated is
+            // noticed before it steps in.
             Order::Cancel(_)
             | Order::Notify(_)
             | Order::Hosts(_)
@@ -188,23 +270,32 @@ impl<'a> Newcomer<'a> {
 
     fn describe(&self) -> ClientLine {
         let (phase, since) = self.seat.standing();
-        let waiting = self.wait.borrow().as_ref().map(Wait::since);
+        let waits = phase == Phase::Waiting;
         ClientLine {
-            standing: match phase {
-                Phase::Waiting => Standing::Waiting,
-                _ => Standing::Idle,
-            },
+            standing: Standing::Waiting,
             since,
-            waiting,
+            waiting: waits.then(|| self.since()),
             ..self.line.clone()
         }
     }
 
     fn waited_too_long(&self, limit: Duration) -> Refusal {
-        match &*self.wait.borrow() {
-            Some(wait) => waited_too_long(&self.hub.registry, wait, &self.line.user, limit),
-            None => self.pool().no_first_server(),
+        let (pool, key) = (self.pool(), &self.pool().key);
+        if let Some(wait) = &*self.wait.borrow() {
+            return waited_too_long(&self.hub.registry, wait, &self.line.user, limit);
         }
+        if let Some(refusal) = no_server_to_be_had(pool, self.since()) {
+            return refusal;
+        }
+        if pool.is_paused() {
+            let message = format!("query_wait_timeout: {key} was paused for all of {limit:?}");
+            return Refusal::error("53400", message)
+                .hint("An operator has said PAUSE in the pooler's console; RESUME ends it.");
+        }
+        let message =
+            format!("query_wait_timeout: no server of {key} could be opened in {limit:?}");
+        Refusal::error("53400", message)
+            .hint("See SHOW POOLS and the limits on server connections.")
     }
 }
 
@@ -246,6 +337,18 @@ pub(super) async fn until_gone(stream: &mut Stream, received: &mut Vec<u8>) -> C
         }
     }
     std::future::pending().await
+}
+
+/// What a client is told that has waited since then, if it is not for others that it got nothing.
+fn no_server_to_be_had(pool: &Pool, since: Instant) -> Option<Refusal> {
+    let Some(trouble) = pool.plan().recipe.locate.trouble() else {
+        let error = pool.failing(Instant::now())?;
+        return Some(waiting_in_vain(&error));
+    };
+    let refusal = Refusal::error("53400", format!("query_wait_timeout: {trouble}"))
+        .detail(format!("This session has waited for {:.1?}.", since.elapsed()))
+        .hint("See whether a host was promoted, and whether the pooler's monitor_user can log in there.");
+    Some(refusal)
 }
 
 /// What a client is told whose `query_wait_timeout` has passed: how the queue is, and who is in the way.

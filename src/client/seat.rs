@@ -73,6 +73,8 @@ pub struct HostNews {
 /// What a session is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// It is being let in, and the pooler is at work for it.
+    Entering,
     /// Between transactions.
     Idle,
     /// In the queue for a server.
@@ -267,6 +269,7 @@ impl Seat {
         let worked = |since| still.worked(since, now);
         let passed = |limit: Option<Duration>| limit.filter(|l| worked(self.since.get()) >= *l);
         match self.phase.get() {
+            Phase::Entering => None,
             Phase::Idle => passed(settings.client_idle_timeout)
                 .map(|limit| Order::End(Box::new(Refusal::idle_timeout(limit)))),
             Phase::Waiting => self.overdue_waiting(&settings, now, worked(self.since.get())),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Cluster, PrimaryState};
 use crate::config::Role;
-use crate::error::LoginError;
+use crate::error::{LoginError, Outlook};
 use crate::net::Address;
 use crate::pool::{Candidate, Locate};
 use crate::server::Welcome;
@@ -77,12 +77,13 @@ impl Locate for Cluster {
     }
 
     fn failed(&self, address: &Address, error: &LoginError) {
-        if !error.is_of_host() {
+        if error.outlook() == Outlook::Permanent {
             return;
         }
+        let let_in = matches!(error, LoginError::Unanswered { .. });
         if self.is_monitored() {
             self.call();
-        } else if self.position(address) == Some(self.primary.load(Ordering::Relaxed)) {
+        } else if !let_in && self.position(address) == Some(self.primary.load(Ordering::Relaxed)) {
             self.set_state(PrimaryState::Lost);
         }
     }
@@ -141,7 +142,7 @@ impl Locate for ReplicaOf {
     }
 
     fn failed(&self, _address: &Address, error: &LoginError) {
-        if error.is_of_host() {
+        if error.outlook() != Outlook::Permanent {
             self.cluster.call();
         }
     }

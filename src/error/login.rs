@@ -107,9 +107,7 @@ impl LoginError {
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         match self {
-            Self::Unreachable { .. } | Self::NoPrimary { .. } | Self::Unanswered { .. } => {
-                Outlook::Returning
-            }
+            Self::Unreachable { .. } | Self::NoPrimary { .. } => Outlook::Returning,
             Self::Refused { sqlstate, .. } if sqlstate == "57P03" || sqlstate == "57P01" => {
                 Outlook::Returning
             }
@@ -124,9 +122,10 @@ impl LoginError {
             Self::NoCredentials { .. } | Self::Tls { .. } | Self::NotBound { .. } => {
                 Outlook::Permanent
             }
-            Self::Refused { .. } | Self::Timeout { .. } | Self::Protocol { .. } => {
-                Outlook::Temporary
-            }
+            Self::Refused { .. }
+            | Self::Timeout { .. }
+            | Self::Protocol { .. }
+            | Self::Unanswered { .. } => Outlook::Temporary,
         }
     }
 
@@ -138,12 +137,6 @@ impl LoginError {
             ServerFault::Violation(_) | ServerFault::Length(_) => Self::Protocol { host, what },
             _ => Self::Unanswered { host, what },
         }
-    }
-
-    /// Whether it says that nobody can be served there now.
-    #[must_use]
-    pub fn is_of_host(&self) -> bool {
-        self.outlook() != Outlook::Permanent && !matches!(self, Self::Unanswered { .. })
     }
 
     /// Whether another secret could have been let in.

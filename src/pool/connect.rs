@@ -48,7 +48,7 @@ impl LocalPool {
             if state.connects_due(&bounds, now) == 0 {
                 return;
             }
-            state.begin_connect();
+            state.begin_connect(now);
             drop(state);
             let slot = Slot {
                 pool: Arc::clone(pool),

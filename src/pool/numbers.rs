@@ -60,10 +60,11 @@ impl Pool {
         let sum =
             |row: &[Alone<AtomicUsize>]| row.iter().map(|n| n.0.load(Ordering::Relaxed)).sum();
         let state = self.state();
+        let (newcomers, first) = state.awaiting_welcome();
         Numbers {
             clients: sum(&self.clients),
-            waiting: state.waiting(),
-            oldest_since: state.oldest_since(),
+            waiting: state.waiting() + newcomers,
+            oldest_since: state.oldest_since().into_iter().chain(first).min(),
             servers: state.servers(),
             connecting: state.connecting(),
             idle: sum(&self.idle),

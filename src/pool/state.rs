@@ -13,7 +13,7 @@
 //! Invariant: `connecting <= servers`; servers are only ever begun below the pool's size (with the
 //! reserve, once somebody has waited for it); waiters leave in the order in which they came.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ pub struct State {
     retry_at: Option<Instant>,
     failure: Option<Arc<LoginError>>,
     /// Logins of clients that wait for what a first server says of itself.
-    waiting_for_welcome: usize,
+    waiting_for_welcome: BTreeMap<Instant, usize>,
     /// It has said so.
     welcomed: bool,
     paused: bool,
@@ -129,8 +129,13 @@ impl State {
 
     /// Ends that. Returns whether it was paused.
     pub fn resume(&mut self, now: Instant) -> bool {
-        self.resumed = Some(now);
-        std::mem::replace(&mut self.paused, false)
+        let was_paused = std::mem::replace(&mut self.paused, false);
+        if was_paused {
+            self.resumed = Some(now);
+            // Of before it: they say nothing about the server now.
+            self.forget_failures();
+        }
+        was_paused
     }
 
     /// Whether nobody is served.
@@ -146,21 +151,33 @@ impl State {
         }
     }
 
-    /// A login begins to wait for what a first server says of itself.
-    pub fn await_welcome(&mut self) {
-        self.waiting_for_welcome += 1;
+    /// A login waits from now on for what a first server says of itself.
+    pub fn await_welcome(&mut self, now: Instant) {
+        *self.waiting_for_welcome.entry(now).or_default() += 1;
     }
 
-    /// A login waits for that no more.
-    pub fn end_welcome(&mut self) {
-        self.waiting_for_welcome -= 1;
+    /// One that has waited since then does not any more.
+    pub fn end_welcome(&mut self, since: Instant) {
+        if let Some(count) = self.waiting_for_welcome.get_mut(&since) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting_for_welcome.remove(&since);
+            }
+        }
+    }
+
+    /// How many logins wait for that, and since when the first of them does.
+    #[must_use]
+    pub fn awaiting_welcome(&self) -> (usize, Option<Instant>) {
+        let first = self.waiting_for_welcome.keys().next();
+        (self.waiting_for_welcome.values().sum(), first.copied())
     }
 
     /// Whether servers are to be opened without another event: somebody waits, or there is a
     /// minimum to keep.
     #[must_use]
     pub fn is_wanted(&self, bounds: &Bounds) -> bool {
-        self.waiting + self.waiting_for_welcome > 0 || self.min(bounds) > 0
+        self.waiting > 0 || !self.waiting_for_welcome.is_empty() || self.min(bounds) > 0
     }
 
     /// Servers to keep open. None before a first login: the user may have been made up.
@@ -254,7 +271,7 @@ impl State {
             _ => 0,
         };
         let room = (bounds.size + reserve).saturating_sub(self.servers);
-        let welcome = self.waiting_for_welcome > 0 && !self.welcomed;
+        let welcome = !self.waiting_for_welcome.is_empty() && !self.welcomed;
         let asked = self.waiting.max(usize::from(welcome));
         let wanted = asked
             .saturating_sub(self.connecting)
@@ -269,7 +286,11 @@ impl State {
     }
 
     /// An attempt begins.
-    pub fn begin_connect(&mut self) {
+    pub fn begin_connect(&mut self, now: Instant) {
+        // Nobody has tried for a while: what failed then may be well by now.
+        if self.retry_at.is_some_and(|at| now >= at + TRIED_WITHIN) {
+            self.forget_failures();
+        }
         self.servers += 1;
         self.connecting += 1;
     }
@@ -386,7 +407,7 @@ mod tests {
         assert_eq!(s.position(tickets[3]), 2);
         assert_eq!(s.unserved_since(), Some(now));
         for _ in 0..3 {
-            s.begin_connect();
+            s.begin_connect(now);
         }
         assert_eq!(s.unserved_since(), None, "one is being opened for each");
         let order: Vec<_> = std::iter::from_fn(|| s.pop_oldest())
@@ -406,7 +427,7 @@ mod tests {
         }
         assert_eq!(s.connects_due(&BOUNDS, now), 4);
         for _ in 0..4 {
-            s.begin_connect();
+            s.begin_connect(now);
         }
         assert_eq!(s.connects_due(&BOUNDS, now), 0);
     }
@@ -415,7 +436,7 @@ mod tests {
     fn t76_a_paused_pool_opens_nothing_serves_nobody_and_forgets_nobody() {
         let now = Instant::now();
         let mut s = State::default();
-        s.begin_connect();
+        s.begin_connect(now);
         s.connected();
         assert!(s.pause() && !s.pause(), "only the first is new");
         let ticket = s.enqueue(waiter(0, now));
@@ -436,7 +457,7 @@ mod tests {
         let mut s = State::default();
         s.enqueue(waiter(0, now));
         assert_eq!(s.connects_due(&BOUNDS, now), 1);
-        s.begin_connect();
+        s.begin_connect(now);
         assert_eq!(s.connects_due(&BOUNDS, now), 0);
         let min = Bounds { min: 3, ..BOUNDS };
         assert_eq!(s.connects_due(&min, now), 0, "nobody has logged in yet");
@@ -452,7 +473,7 @@ mod tests {
             s.enqueue(waiter(c, now));
         }
         for _ in 0..4 {
-            s.begin_connect();
+            s.begin_connect(now);
             s.connected();
         }
         assert_eq!(s.connects_due(&BOUNDS, now + Duration::from_secs(4)), 0);
@@ -464,7 +485,7 @@ mod tests {
         let now = Instant::now();
         let mut s = State::default();
         s.enqueue(waiter(0, now));
-        s.begin_connect();
+        s.begin_connect(now);
         s.connect_failed(refused("53300"), &BOUNDS, now, 0.0);
         s.closed();
         let due = s.retry_at.expect("a pause");
@@ -472,11 +493,14 @@ mod tests {
         // A limit keeps it from trying again.
         assert!(s.current_failure(due + Duration::from_secs(2)).is_none());
         assert!(s.failure().is_some());
-        // It tries.
-        s.begin_connect();
-        assert!(s.current_failure(due + Duration::from_secs(9)).is_some());
+        // It does: the old one counts no more.
+        s.begin_connect(due + Duration::from_secs(2));
+        assert!(s.failure().is_none() && s.failing_since().is_none());
+        s.connect_failed(refused("53300"), &BOUNDS, now, 0.0);
         s.pause();
-        assert!(s.current_failure(due).is_none());
+        assert!(s.current_failure(now).is_none());
+        s.resume(now);
+        assert!(s.failure().is_none());
     }
 
     #[test]
@@ -490,7 +514,7 @@ mod tests {
         ] {
             let mut s = State::default();
             s.enqueue(waiter(0, now));
-            s.begin_connect();
+            s.begin_connect(now);
             s.connect_failed(refused(sqlstate), &BOUNDS, now, 0.0);
             s.closed();
             assert_eq!(s.permanent_failure(now).is_some(), permanent, "{sqlstate}");
@@ -506,7 +530,7 @@ mod tests {
         s.enqueue(waiter(0, now));
         for pause_ms in [500, 1000, 2000, 4000, 7500, 7500] {
             assert_eq!(s.connects_due(&BOUNDS, now), 1);
-            s.begin_connect();
+            s.begin_connect(now);
             s.connect_failed(refused("53300"), &BOUNDS, now, 0.0);
             s.closed();
             let pause = Duration::from_millis(pause_ms);
@@ -516,7 +540,7 @@ mod tests {
             );
             now += pause;
         }
-        s.begin_connect();
+        s.begin_connect(now);
         s.connected();
         assert!(s.failure().is_none() && s.failing_since().is_none());
     }
@@ -527,7 +551,7 @@ mod tests {
         let mut s = State::default();
         s.enqueue(waiter(0, now));
         for _ in 0..20 {
-            s.begin_connect();
+            s.begin_connect(now);
             s.connect_failed(refused("57P03"), &BOUNDS, now, 0.99);
             s.closed();
         }
@@ -556,7 +580,7 @@ mod tests {
                 2 => {
                     s.pop_oldest();
                 }
-                3 if s.connects_due(&BOUNDS, now) > 0 => s.begin_connect(),
+                3 if s.connects_due(&BOUNDS, now) > 0 => s.begin_connect(now),
                 4 if s.connecting() > 0 => {
                     s.connected();
                     open += 1;

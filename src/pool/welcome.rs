@@ -15,16 +15,9 @@ impl Pool {
     /// # Errors
     /// What the client is to be told, if no server can be opened.
     pub async fn welcome(self: &Arc<Self>) -> Result<Arc<Welcome>, Refusal> {
-        match self.known_welcome() {
-            Some(welcome) => Ok(welcome),
-            // Boxed: nearly no login waits.
-            None => Box::pin(self.first_welcome()).await,
-        }
-    }
-
-    async fn first_welcome(self: &Arc<Self>) -> Result<Arc<Welcome>, Refusal> {
         let patience = self.plan().settings.server_connect_timeout;
         let began = Instant::now();
+        let mut waiting = None;
         loop {
             let changed = self.welcome_changed.notified();
             tokio::pin!(changed);
@@ -40,7 +33,7 @@ impl Pool {
             if let Some(error) = failure {
                 return Err(error.refusal());
             }
-            let _waiting = AwaitsWelcome::new(self);
+            waiting.get_or_insert_with(|| AwaitsWelcome::new(self, began));
             self.ask_to_grow();
             // Nothing is opened in a pause: who has waited through one has the whole time after it.
             let since = resumed.map_or(began, |at| at.max(began));
@@ -64,9 +57,7 @@ impl Pool {
             .clone()
     }
 
-    /// What a client is told that has waited in vain for a first server.
-    #[must_use]
-    pub fn no_first_server(&self) -> Refusal {
+    fn no_first_server(&self) -> Refusal {
         let failure = self.state().failure().cloned();
         failure.map_or_else(
             || {
@@ -98,17 +89,17 @@ impl Pool {
 }
 
 /// A login that waits for what a first server says of itself, counted until dropped.
-struct AwaitsWelcome<'a>(&'a Pool);
+struct AwaitsWelcome<'a>(&'a Pool, Instant);
 
 impl<'a> AwaitsWelcome<'a> {
-    fn new(pool: &'a Pool) -> Self {
-        pool.state().await_welcome();
-        Self(pool)
+    fn new(pool: &'a Pool, since: Instant) -> Self {
+        pool.state().await_welcome(since);
+        Self(pool, since)
     }
 }
 
 impl Drop for AwaitsWelcome<'_> {
     fn drop(&mut self) {
-        self.0.state().end_welcome();
+        self.0.state().end_welcome(self.1);
     }
 }

@@ -24,7 +24,7 @@ pub struct Gates {
     last: Closing,
     /// Nobody new gets in.
     pub disabled: BTreeSet<String>,
-    /// The pooler ends: nothing is suspended any more.
+    /// The pooler ends: nothing is paused or suspended any more.
     draining: bool,
 }
 

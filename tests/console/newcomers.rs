@@ -161,6 +161,13 @@ fn who_waits_for_a_first_server_is_seen_and_reached() {
     operator.rows(&format!("PAUSE {}", rig.database));
     let [mut killed, gone, mut served] =
         ["killed", "gone", "served"].map(|name| ask_for_the_first(&rig, &mut operator, name));
+    let queue = table(&mut operator, "SHOW QUEUE");
+    let names: Vec<&str> = queue.iter().map(|w| &*w["application_name"]).collect();
+    assert_eq!(names, ["killed", "gone", "served"]);
+    let pools = table(&mut operator, "SHOW POOLS");
+    let pool = pools.iter().find(|p| p["database"] == rig.database);
+    let pool = pool.expect("the pool");
+    assert_eq!((&*pool["cl_active"], &*pool["cl_waiting"]), ("0", "3"));
     let id = id_of(&mut operator, "killed");
     operator.rows(&format!("KILL_CLIENT {id}"));
     killed.expect("R(0) E(57P01) .");
@@ -172,6 +179,35 @@ fn who_waits_for_a_first_server_is_seen_and_reached() {
     assert_eq!(served.one("SELECT 1"), "1");
     assert_eq!(id_of(&mut operator, "served"), shown);
     rig.assert_sound();
+}
+
+#[test]
+fn who_waits_for_a_first_server_through_a_pause_is_told_so() {
+    let rig = rig_with(|b| b.set("query_wait_timeout = \"1s\""));
+    let mut operator = console(&rig);
+    operator.rows(&format!("PAUSE {}", rig.database));
+    let mut web = ask_for_the_first(&rig, &mut operator, "web");
+    let refusal = web.finish_login("postgres", "").expect_err("in vain");
+    assert_eq!(refusal.sqlstate(), "53400");
+    assert!(refusal.text().contains("was paused"), "{refusal:?}");
+    operator.rows("RESUME");
+    assert_eq!(rig.login().one("SELECT 1"), "1");
+    rig.assert_sound();
+}
+
+/// A reload that takes the database away ends those who wait, too.
+#[test]
+fn who_waits_for_a_database_that_is_taken_away_is_told_so() {
+    let mut rig = rig_with(|b| b);
+    let mut operator = console(&rig);
+    operator.rows(&format!("PAUSE {}", rig.database));
+    let mut web = ask_for_the_first(&rig, &mut operator, "web");
+    let text = std::fs::read_to_string(rig.pooler.dir().join("pooler.toml")).expect("a file");
+    rig.pooler
+        .reload_text(&text.replace("[databases.\"*\"]", "[databases.other]"));
+    web.expect("R(0) E(57P01) .");
+    rig.pooler.reload(|b| b);
+    operator.rows("RESUME");
 }
 
 /// Nor does one whom nobody will resume for keep the pooler from ending.
@@ -219,8 +255,10 @@ fn t75_nothing_is_paused_while_the_pooler_drains() {
     for sql in ["PAUSE", &format!("PAUSE {}", rig.database)] {
         assert_eq!(error(&mut operator, sql), "55000");
     }
+    // Who is in the way can still be ended.
+    operator.rows(&format!("KILL {}", rig.database));
+    busy.expect("E(57P01) .");
     drop(operator);
-    busy.rows("COMMIT");
     assert_eq!(rig.pooler.wait_exit().code(), Some(0));
 }
 

@@ -190,8 +190,14 @@ pub(super) struct Prepared {
     pub(super) settings: Arc<Settings>,
     /// In a pool by session.
     pub(super) server: Option<Checkout>,
+}
+
+/// The same, and where.
+pub(super) struct Entry {
+    local: Rc<LocalPool>,
+    prepared: Prepared,
     /// Of one that had to wait.
-    pub(super) place: Option<(seat::Seated, Seated)>,
+    place: Option<(seat::Seated, Seated)>,
 }
 
 /// What a session begins with, if nothing has to be waited for: the pool has had servers, and what the client asks for is
@@ -199,7 +205,7 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// What the client is to be told.
-pub(super) fn at_once(hub: &Rc<Hub>, admission: &Admission) -> Result<Option<Prepared>, Refusal> {
+pub(super) fn at_once(hub: &Hub, admission: &Admission) -> Result<Option<Entry>, Refusal> {
     let pool = &admission.pool;
     if pool.plan().settings.pool_mode == PoolMode::Session {
         return Ok(None);
@@ -209,15 +215,19 @@ pub(super) fn at_once(hub: &Rc<Hub>, admission: &Admission) -> Result<Option<Pre
     };
     let local = hub.pools.local(pool);
     let resolved = resolve(&local, &admission.startup, admission.peer, &welcome)?;
-    Ok(match resolved {
-        Resolved::Known(settings) => Some(Prepared {
-            welcome,
-            settings,
-            server: None,
-            place: None,
-        }),
-        Resolved::Unknown(_) => None,
-    })
+    let Resolved::Known(settings) = resolved else {
+        return Ok(None);
+    };
+    let prepared = Prepared {
+        welcome,
+        settings,
+        server: None,
+    };
+    Ok(Some(Entry {
+        local,
+        prepared,
+        place: None,
+    }))
 }
 
 /// The same, with all the waiting that it takes. Others see the login meanwhile, and can end it.
@@ -227,7 +237,7 @@ pub(super) fn at_once(hub: &Rc<Hub>, admission: &Admission) -> Result<Option<Pre
 pub(super) async fn in_time(
     hub: &Rc<Hub>,
     admission: &mut Admission,
-) -> Result<Prepared, ClientLoginError> {
+) -> Result<Entry, ClientLoginError> {
     let Admission {
         stream,
         peer,
@@ -255,7 +265,7 @@ pub(super) async fn in_time(
             }
         }
     };
-    let mut prepared = newcomer.attend(stream, received, work).await?;
+    let prepared = newcomer.attend(stream, received, work).await?;
     if let Some(end) = newcomer.end() {
         if let Some(mut server) = prepared.server {
             // It may have a name of the client's.
@@ -264,8 +274,12 @@ pub(super) async fn in_time(
         }
         return Err(end);
     }
-    prepared.place = Some((newcomer.into_seat(), counted));
-    Ok(prepared)
+    let place = Some((newcomer.into_seat(), counted));
+    Ok(Entry {
+        local,
+        prepared,
+        place,
+    })
 }
 
 async fn prepare(
@@ -284,7 +298,6 @@ async fn prepare(
         welcome,
         settings,
         server: None,
-        place: None,
     })
 }
 
@@ -316,13 +329,17 @@ pub(super) fn begin(
     hub: &Rc<Hub>,
     mut admission: Box<Admission>,
     counted: Counted,
-    prepared: Prepared,
+    entry: Entry,
 ) -> Box<Session> {
+    let Entry {
+        local,
+        prepared,
+        place,
+    } = entry;
     let Prepared {
         welcome,
         settings,
         server,
-        place,
     } = prepared;
     let now = Instant::now();
     let pool = &admission.pool;
@@ -351,7 +368,6 @@ pub(super) fn begin(
         _permits: admission.permits,
         _counted: counted,
     };
-    let local = hub.pools.local(&admission.pool);
     let mut side = ClientSide::new(admission.stream, settings, &admission.received);
     // The session sends it, with whatever else its worker has to send then.
     side.outbox.append(|unsent| *unsent = out);

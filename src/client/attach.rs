@@ -48,7 +48,6 @@ pub(super) async fn attach(newcomer: &Newcomer<'_>) -> Result<Prepared, ClientLo
         welcome: Arc::clone(&server.welcome),
         settings: newcomer.local.commons().interners.no_settings(),
         server: Some(server),
-        place: None,
     };
     give_name(&mut prepared, newcomer).await?;
     Ok(prepared)

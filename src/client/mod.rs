@@ -227,7 +227,7 @@ impl Hub {
             return;
         }
         match admit::at_once(self, &admission) {
-            Ok(Some(prepared)) => self.begin_session(admission, counted, prepared),
+            Ok(Some(entry)) => self.begin_session(admission, counted, entry),
             Ok(None) => {
                 // Not in the turns of logins: it may wait for long, and answers those who look.
                 let hub = Rc::clone(self);
@@ -239,7 +239,7 @@ impl Hub {
 
     async fn admit_in_time(self: Rc<Self>, mut admission: Box<Admission>, counted: Counted) {
         match admit::in_time(&self, &mut admission).await {
-            Ok(prepared) => self.begin_session(admission, counted, prepared),
+            Ok(entry) => self.begin_session(admission, counted, entry),
             Err(end) => self.end_login(&mut admission, end).await,
         }
     }
@@ -248,9 +248,9 @@ impl Hub {
         self: &Rc<Self>,
         admission: Box<Admission>,
         counted: Counted,
-        prepared: admit::Prepared,
+        entry: admit::Entry,
     ) {
-        let session = admit::begin(self, admission, counted, prepared);
+        let session = admit::begin(self, admission, counted, entry);
         let accepted = &self.registry.logins.accepted;
         accepted.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_local(session);

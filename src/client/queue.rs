@@ -194,12 +194,11 @@ impl<'a> Newcomer<'a> {
     /// Why none can be opened.
     pub(super) async fn checkout(&self) -> Result<Checkout, Arc<LoginError>> {
         self.wait_out_standstill().await;
-        // Nothing more is begun for one that is to end.
-        let idle = match self.end.borrow().is_none() {
-            true => self.local.try_checkout(),
-            false => None,
-        };
-        if let Some(checkout) = idle {
+        if self.end.borrow().is_some() {
+            // Nothing more is begun for one that is to end, and here it may.
+            return self.wait_for(std::future::pending()).await;
+        }
+        if let Some(checkout) = self.local.try_checkout() {
             return Ok(checkout);
         }
         let now = Instant::now();

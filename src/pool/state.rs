@@ -298,10 +298,7 @@ impl State {
     /// An attempt succeeded.
     pub fn connected(&mut self) {
         self.connecting -= 1;
-        self.failures = 0;
-        self.failing_since = None;
-        self.retry_at = None;
-        self.failure = None;
+        self.forget_failures();
         self.welcomed = true;
     }
 
@@ -331,7 +328,7 @@ impl State {
         self.failure = Some(error);
     }
 
-    /// Attempts that failed were made elsewhere, or before something changed.
+    /// Attempts that failed say nothing any more: one has succeeded, or they were made elsewhere or before something changed.
     pub fn forget_failures(&mut self) {
         self.failures = 0;
         self.failing_since = None;

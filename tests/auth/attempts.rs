@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pooler::demo::make_dir;
 use pooler::demo::postgres::Postgres;
 
-use crate::support::{Pooler, Wire, postgres, startup, wait_until};
+use crate::support::{Pooler, Wire, end_servers, postgres, startup};
 use crate::try_login;
 
 /// Who fails too often waits, longer each time; others do not, and the right password ends it.
@@ -85,15 +85,7 @@ fn passwords_are_read_again_when_a_server_refuses_them() {
             .psql(&format!("ALTER ROLE {user} PASSWORD 'new'"))
             .unwrap();
         write("new");
-        let of_user = format!("FROM pg_stat_activity WHERE usename = '{user}'");
-        postgres
-            .psql(&format!("SELECT pg_terminate_backend(pid) {of_user}"))
-            .unwrap();
-        wait_until("they are gone", || {
-            postgres
-                .psql(&format!("SELECT count(*) {of_user}"))
-                .is_ok_and(|n| n.trim() == "0")
-        });
+        end_servers(&postgres, user);
         assert_eq!(
             client.one("SELECT current_user"),
             user,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pooler::demo::postgres::{Postgres, Stop};
 
-use crate::support::{Builder, Pooler, Wire, wait_until};
+use crate::support::{Builder, Pooler, Wire, end_servers, wait_until};
 use crate::{refused, try_login};
 
 const QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END \
@@ -151,13 +151,7 @@ fn a_failed_login_has_the_secret_looked_up_again() {
     assert_eq!(again.one("SELECT current_user"), "bob");
     assert_eq!(refused(port, "bob", "postgres", "bobs").sqlstate(), "28P01");
     // Servers that are opened from now on get the new one's proof.
-    postgres
-        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bob'")
-        .unwrap();
-    wait_until("they are gone", || {
-        let left = postgres.psql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'bob'");
-        left.is_ok_and(|n| n.trim() == "0")
-    });
+    end_servers(&postgres, "bob");
     wait_until("another server", || again.try_rows("SELECT 1").is_ok());
     // In the clear it can be tried in the same login.
     let verified = postgres.psql("SELECT rolpassword FROM pg_authid WHERE rolname = 'bob'");

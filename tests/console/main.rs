@@ -21,7 +21,7 @@ mod suspend;
 
 use std::collections::BTreeMap;
 
-use support::{Rig, Wire, query};
+use support::{Rig, Wire, query, startup};
 
 /// A pooler with one who may do everything, "ops", and one who may look, "watch".
 fn rig() -> Rig {
@@ -34,6 +34,15 @@ fn rig_with(change: impl FnOnce(support::Builder) -> support::Builder) -> Rig {
             .set("stats_users = [\"watch\"]")
     };
     Rig::with(|b| change(operators(b)))
+}
+
+/// A client that has asked to be let in.
+fn begin_login(rig: &Rig, more: &[(&str, &str)]) -> Wire {
+    let mut wire = rig.connect();
+    let mut parameters = vec![("user", "postgres"), ("database", &*rig.database)];
+    parameters.extend_from_slice(more);
+    wire.send(&[startup(&parameters)]);
+    wire
 }
 
 fn console(rig: &Rig) -> Wire {

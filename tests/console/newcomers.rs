@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::{Rig, SERVERS, Wire, startup, wait_until};
-use crate::{console, error, rig_with, table};
+use crate::support::{Rig, SERVERS, Wire, wait_until};
+use crate::{begin_login, console, error, rig_with, table};
 
 /// A session of its own for each client.
 fn by_session(more: &str) -> Rig {
@@ -17,33 +17,18 @@ fn by_session(more: &str) -> Rig {
 /// A client that has asked to be let in, and waits for that.
 fn ask(rig: &Rig, more: &[(&str, &str)], operator: &mut Wire) -> Wire {
     let before = operator.rows("SHOW QUEUE").len();
-    let mut wire = rig.connect();
-    let mut parameters = vec![("user", "postgres"), ("database", &*rig.database)];
-    parameters.extend_from_slice(more);
-    wire.send(&[startup(&parameters)]);
+    let wire = begin_login(rig, more);
     wait_until("it is in the queue", || {
         operator.rows("SHOW QUEUE").len() == before + 1
     });
     wire
 }
 
-/// Whether a client of this name waits, as SHOW CLIENTS says.
-fn waits(operator: &mut Wire, name: &str) -> bool {
-    let clients = table(operator, "SHOW CLIENTS");
-    let mut its = clients.iter().filter(|c| c["application_name"] == name);
-    its.any(|c| c["state"] == "waiting")
-}
-
-/// A client that waits to be let in to a pool that never had a server.
-fn ask_for_the_first(rig: &Rig, operator: &mut Wire, name: &str) -> Wire {
-    let mut wire = rig.connect();
-    wire.send(&[startup(&[
-        ("user", "postgres"),
-        ("database", &rig.database),
-        ("application_name", name),
-    ])]);
-    wait_until(name, || waits(operator, name));
-    wire
+/// The database's active and waiting clients.
+fn counts(rig: &Rig, operator: &mut Wire) -> [String; 2] {
+    let pools = table(operator, "SHOW POOLS");
+    let pool = pools.iter().find(|p| p["database"] == rig.database);
+    ["cl_active", "cl_waiting"].map(|column| pool.expect("the pool")[column].clone())
 }
 
 fn id_of(operator: &mut Wire, name: &str) -> String {
@@ -73,10 +58,7 @@ fn who_waits_to_be_let_in_is_in_the_queue_with_the_holder() {
     let clients = table(&mut operator, "SHOW CLIENTS");
     let waiting = clients.iter().filter(|c| c["state"] == "waiting");
     assert_eq!(waiting.count(), 2, "{clients:?}");
-    let pools = table(&mut operator, "SHOW POOLS");
-    let pool = pools.iter().find(|p| p["database"] == rig.database);
-    let pool = pool.expect("the pool");
-    assert_eq!((&*pool["cl_active"], &*pool["cl_waiting"]), ("1", "2"));
+    assert_eq!(counts(&rig, &mut operator), ["1", "2"]);
     // Let in, it has the number that it was shown with.
     let shown = id_of(&mut operator, "web");
     report.leave();
@@ -159,20 +141,23 @@ fn who_waits_for_a_first_server_is_seen_and_reached() {
     let rig = rig_with(|b| b.set("server_connect_timeout = \"60s\""));
     let mut operator = console(&rig);
     operator.rows(&format!("PAUSE {}", rig.database));
-    let [mut killed, gone, mut served] =
-        ["killed", "gone", "served"].map(|name| ask_for_the_first(&rig, &mut operator, name));
+    let [mut killed, gone, mut served] = ["killed", "gone", "served"]
+        .map(|name| ask(&rig, &[("application_name", name)], &mut operator));
     let queue = table(&mut operator, "SHOW QUEUE");
     let names: Vec<&str> = queue.iter().map(|w| &*w["application_name"]).collect();
     assert_eq!(names, ["killed", "gone", "served"]);
-    let pools = table(&mut operator, "SHOW POOLS");
-    let pool = pools.iter().find(|p| p["database"] == rig.database);
-    let pool = pool.expect("the pool");
-    assert_eq!((&*pool["cl_active"], &*pool["cl_waiting"]), ("0", "3"));
+    let clients = table(&mut operator, "SHOW CLIENTS");
+    let waiting = clients.iter().filter(|c| c["state"] == "waiting");
+    assert_eq!(waiting.count(), 3, "{clients:?}");
+    assert_eq!(counts(&rig, &mut operator), ["0", "3"]);
     let id = id_of(&mut operator, "killed");
     operator.rows(&format!("KILL_CLIENT {id}"));
     killed.expect("R(0) E(57P01) .");
     gone.reset();
-    wait_until("it has left", || !waits(&mut operator, "gone"));
+    wait_until("it has left", || {
+        let queue = table(&mut operator, "SHOW QUEUE");
+        queue.iter().all(|w| w["application_name"] != "gone")
+    });
     let shown = id_of(&mut operator, "served");
     operator.rows("RESUME");
     served.finish_login("postgres", "").expect("a server");
@@ -186,7 +171,7 @@ fn who_waits_for_a_first_server_through_a_pause_is_told_so() {
     let rig = rig_with(|b| b.set("query_wait_timeout = \"1s\""));
     let mut operator = console(&rig);
     operator.rows(&format!("PAUSE {}", rig.database));
-    let mut web = ask_for_the_first(&rig, &mut operator, "web");
+    let mut web = ask(&rig, &[("application_name", "web")], &mut operator);
     let refusal = web.finish_login("postgres", "").expect_err("in vain");
     assert_eq!(refusal.sqlstate(), "53400");
     assert!(refusal.text().contains("was paused"), "{refusal:?}");
@@ -201,7 +186,7 @@ fn who_waits_for_a_database_that_is_taken_away_is_told_so() {
     let mut rig = rig_with(|b| b);
     let mut operator = console(&rig);
     operator.rows(&format!("PAUSE {}", rig.database));
-    let mut web = ask_for_the_first(&rig, &mut operator, "web");
+    let mut web = ask(&rig, &[("application_name", "web")], &mut operator);
     let text = std::fs::read_to_string(rig.pooler.dir().join("pooler.toml")).expect("a file");
     rig.pooler
         .reload_text(&text.replace("[databases.\"*\"]", "[databases.other]"));
@@ -216,7 +201,7 @@ fn t75_who_waits_for_a_first_server_does_not_keep_the_pooler_from_ending() {
     let rig = rig_with(|b| b);
     let mut operator = console(&rig);
     operator.rows(&format!("PAUSE {}", rig.database));
-    let mut web = ask_for_the_first(&rig, &mut operator, "web");
+    let mut web = ask(&rig, &[("application_name", "web")], &mut operator);
     rig.pooler.signal("TERM");
     web.expect("R(0) E(57P03) .");
     drop(operator);

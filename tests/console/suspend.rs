@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Builder, Received, Rig, Wire, query, startup, wait_until};
-use crate::{console, error, rig, rig_with, table};
+use crate::support::{Builder, Received, Rig, Wire, query, wait_until};
+use crate::{begin_login, console, error, rig, rig_with, table};
 
 fn is_suspended(console: &mut Wire) -> bool {
     table(console, "SHOW STATE")[2]["value"] == "yes"
@@ -47,11 +47,7 @@ fn t76_suspend_lets_everything_stand_still_and_resume_lets_it_go_on() {
         "(SELECT state = 'idle in transaction' FROM pg_stat_activity WHERE pid = {pid})"
     ));
     idle.send(&[query("SELECT 'early'")]);
-    let mut new = rig.connect();
-    new.send(&[startup(&[
-        ("user", "postgres"),
-        ("database", &rig.database),
-    ])]);
+    let mut new = begin_login(&rig, &[]);
     busy.expect_silence(Duration::from_millis(300));
     idle.expect_silence(Duration::from_millis(100));
     let asked = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT ''early'''";
@@ -198,22 +194,13 @@ fn timeouts_go_on_after_a_suspend() {
     block.expect("E(25P03) .");
 }
 
-fn begin_login(rig: &Rig) -> Wire {
-    let mut new = rig.connect();
-    new.send(&[startup(&[
-        ("user", "postgres"),
-        ("database", &rig.database),
-    ])]);
-    new
-}
-
 /// Who logs in meanwhile waits no longer than a login may take.
 #[test]
 fn a_login_does_not_wait_for_ever() {
     let rig = rig_with(|b| b.set("client_login_timeout = \"1s\""));
     let mut console = console(&rig);
     console.rows("SUSPEND 5s");
-    let got = begin_login(&rig).recv_to_end();
+    let got = begin_login(&rig, &[]).recv_to_end();
     assert_eq!(got.last().unwrap().sqlstate(), "57P03", "{got:?}");
     console.rows("RESUME");
     assert_eq!(rig.login().one("SELECT 1"), "1");
@@ -227,12 +214,12 @@ fn a_login_that_is_given_up_takes_no_place() {
     console.rows("SUSPEND 5s");
     // It waits, or there is no place for it.
     let begin = || {
-        let mut new = begin_login(&rig);
+        let mut new = begin_login(&rig, &[]);
         new.set_patience(Duration::from_secs(1));
         matches!(new.poll(), Received::Silence).then_some(new)
     };
     let first = begin().expect("the only place");
-    begin_login(&rig).expect("E(53300) .");
+    begin_login(&rig, &[]).expect("E(53300) .");
     first.reset();
     let mut second = None;
     wait_until("it has given its place back", || {

@@ -2,7 +2,7 @@
 
 use pooler::demo::postgres::Postgres;
 
-use crate::support::{Message, Pooler, Rig, SERVERS, Wire, wait_until};
+use crate::support::{Message, Pooler, Rig, SERVERS, Wire, end_servers, wait_until};
 
 const PLAIN: &str = "secret word";
 /// md5 of "secret wordbob".
@@ -108,18 +108,6 @@ fn a17_t57_password_authentication() {
     }
 }
 
-/// Ends the pooler's idle servers, and waits until they are gone: a query that is sent just then would meet one.
-fn end_servers(postgres: &Postgres) {
-    let of_bob = "FROM pg_stat_activity WHERE usename = 'bob'";
-    postgres
-        .psql(&format!("SELECT pg_terminate_backend(pid) {of_bob}"))
-        .expect("SQL");
-    wait_until("they are gone", || {
-        let left = postgres.psql(&format!("SELECT count(*) {of_bob}"));
-        left.is_ok_and(|n| n.trim() == "0")
-    });
-}
-
 /// The same verifier on both sides and no plain password anywhere: the client's proof opens the server.
 #[test]
 fn scram_passes_through_to_the_server() {
@@ -138,7 +126,7 @@ fn scram_passes_through_to_the_server() {
     let mut client = try_login(pooler.port(), "bob", "postgres", PLAIN).expect("a login");
     assert_eq!(client.one("SELECT current_user"), "bob");
     // Servers that are opened later need no client that logs in just then.
-    end_servers(&postgres);
+    end_servers(&postgres, "bob");
     assert_eq!(client.one("SELECT 1"), "1", "another server");
     let config = std::fs::read_to_string(pooler.dir().join("pooler.toml")).unwrap();
     assert!(!config.contains(PLAIN) && !pooler.log().contains(PLAIN));
@@ -199,7 +187,7 @@ fn server_password_rotated() {
     assert_eq!(client.one("SELECT 1"), "1");
     postgres.psql("ALTER ROLE bob PASSWORD 'new'").expect("SQL");
     assert_eq!(client.one("SELECT 1"), "1", "open connections stay");
-    end_servers(&postgres);
+    end_servers(&postgres, "bob");
     let error = client
         .try_rows("SELECT 1")
         .expect_err("the old password is refused");

@@ -236,8 +236,10 @@ fn t16_a_cancel_of_a_waiter_is_answered_at_once() {
     let mut client = rig.login();
     client.send(&[query("SELECT 1")]);
     wait_until("it waits", || operator.rows("SHOW QUEUE").len() == 1);
+    let began = Instant::now();
     client.cancel();
     client.expect("E(57014) Z(I)");
+    assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(holder.one("SELECT 2"), "2", "not hit by it");
     holder.rows("COMMIT");
     assert_eq!(client.one("SELECT 1"), "1");

@@ -83,7 +83,7 @@ fn a_server_that_lets_the_pooler_in_and_answers_nothing() {
     assert_eq!(error.sqlstate(), "08006", "{error:?}");
     assert!(error.text().contains("answered nothing"), "{error:?}");
     let tries = faulty.server.connections();
-    assert!((2..=60).contains(&tries), "{tries} attempts");
+    assert!((2..=30).contains(&tries), "{tries} attempts");
     faulty.assert_sound();
 }
 

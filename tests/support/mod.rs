@@ -25,7 +25,7 @@ pub use http::{get, metrics_port};
 pub use message::Message;
 pub use messages::*;
 pub use pooler::{Builder, Pooler, start_program};
-pub use rig::{Rig, SERVERS, postgres};
+pub use rig::{Rig, SERVERS, end_servers, postgres};
 pub use scripted::{Opening, ScriptedServer, ServerWire};
 pub use wire::{Received, Wire};
 

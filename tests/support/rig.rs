@@ -14,6 +14,19 @@ use super::{Builder, Pooler, Wire, wait_until};
 pub const SERVERS: &str = "FROM pg_stat_activity WHERE datname = current_database() \
     AND backend_type = 'client backend' AND application_name <> 'pooler demo'";
 
+/// Ends the idle servers that are logged in as `user`, and waits until they are gone: a query that is sent just then would
+/// meet one.
+pub fn end_servers(postgres: &Postgres, user: &str) {
+    let theirs = format!("FROM pg_stat_activity WHERE usename = '{user}'");
+    postgres
+        .psql(&format!("SELECT pg_terminate_backend(pid) {theirs}"))
+        .expect("SQL");
+    wait_until("they are gone", || {
+        let left = postgres.psql(&format!("SELECT count(*) {theirs}"));
+        left.is_ok_and(|n| n.trim() == "0")
+    });
+}
+
 /// The PostgreSQL of this test binary.
 pub fn postgres() -> &'static Postgres {
     static SHARED: OnceLock<Postgres> = OnceLock::new();
